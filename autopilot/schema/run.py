@@ -1,0 +1,136 @@
+"""What a run says about itself: identity, capabilities, checkpoints, journal events."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from autopilot.schema.base import Number, Record
+from autopilot.schema.interventions import Scalar
+from autopilot.schema.signals import MAIN
+
+SCHEMA_VERSION = 1
+"""Version of the wire and of the journal; a journal of a newer one is refused, never guessed at."""
+
+RunStatus = Literal["running", "held", "paused", "ended", "failed"]
+
+
+class Setting(Record):
+    """A value that interventions can change, with its hard bounds."""
+
+    name: str
+    value: Scalar | Number | None
+    default: Scalar | Number | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Scalar, ...] | None = None
+    type: Literal["bool", "int", "float", "str", "pair"] = "float"
+    description: str = ""
+
+
+class Capabilities(Record):
+    """What this run truly supports; nothing else is offered or accepted.
+
+    Attributes:
+        interventions: The kinds that can be applied to this run.
+        settings: Values in force by name: ``lr``, ``lr_planned``, ``lr_factor`` (in force over
+            planned), ``grad_clip``, and per optimizer hyperparameter ``optimizer.NAME``.
+        knobs: The script's own controls, by name.
+        actions: The script's own functions: name to the names and types of its arguments.
+    """
+
+    interventions: tuple[str, ...] = ()
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    knobs: dict[str, Setting] = Field(default_factory=dict)
+    actions: dict[str, dict[str, str]] = Field(default_factory=dict)
+    lr_plan_declared: bool = False
+
+
+class CheckpointInfo(Record):
+    """A state of the run one can go back to.
+
+    Attributes:
+        kind: ``snapshot`` lives in the process's memory, ``durable`` on disk.
+        good: True once enough healthy steps followed it and no episode reaches back before it.
+        pinned: Kept because an undo needs it.
+    """
+
+    id: str
+    step: int
+    branch: str
+    kind: Literal["snapshot", "durable"]
+    good: bool
+    pinned: bool = False
+    cursor: int = 0
+    bytes: int = 0
+    path: str | None = None
+    tag: str | None = None
+
+
+class PilotState(Record):
+    """What the run knows of its pilot."""
+
+    actor: str
+    last_pass: float
+    seen_seq: int
+    alive: bool
+
+
+class RunInfo(Record):
+    """Identity and present state of a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    run_id: str
+    status: RunStatus
+    step: int
+    steps: int | None = None
+    branch: str = MAIN
+    state_version: int
+    seq: int
+    started: float
+    capabilities: Capabilities
+    policy_digest: str
+    autonomy: Literal["observe", "suggest", "act"]
+    breaker_open: bool = False
+    pilot: PilotState | None = None
+    last_values: dict[str, Number] = Field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+EventKind = Literal[
+    "run_started",
+    "run_ended",
+    "branch",
+    "rows_sealed",
+    "finding",
+    "episode",
+    "proposal",
+    "no_proposal",
+    "approval",
+    "applied",
+    "rejected",
+    "receipt",
+    "canary",
+    "status",
+    "reflex",
+    "checkpoint",
+    "evaluation",
+    "heartbeat_lost",
+    "heartbeat",
+    "note",
+    "breaker",
+    "fault",
+]
+
+
+class Event(Record):
+    """One entry of the journal: append-only, each bound to the one before it by its hash."""
+
+    seq: int
+    time: float
+    step: int
+    branch: str
+    kind: EventKind
+    actor: str
+    body: dict[str, Any]
+    hash: str = ""
