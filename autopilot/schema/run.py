@@ -32,8 +32,10 @@ class Capabilities(Record):
 
     Attributes:
         interventions: The kinds that can be applied to this run.
-        settings: Values in force by name: ``lr``, ``lr_planned``, ``lr_factor`` (in force over
-            planned), ``grad_clip``, and per optimizer hyperparameter ``optimizer.NAME``.
+        settings: Values in force by name: ``lr`` (of the first group), ``lr_plan`` (what is planned
+            for it without any intervention), ``lr_scheduled`` (what the scheduler says),
+            ``lr_factor_min`` and ``lr_factor_max`` (in force over plan, over the groups),
+            ``grad_clip``, ``optimizer.groups`` and each hyperparameter ``optimizer.NAME``.
         knobs: The script's own controls, by name.
         actions: The script's own functions: name to the names and types of its arguments.
     """

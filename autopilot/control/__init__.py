@@ -1,0 +1,7 @@
+"""The control plane of one run; knows neither torch nor HTTP."""
+
+from autopilot.control.core import SYSTEM, TrainingSide
+from autopilot.control.flight import Hold
+from autopilot.control.plane import ControlPlane
+
+__all__ = ["SYSTEM", "ControlPlane", "Hold", "TrainingSide"]

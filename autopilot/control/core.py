@@ -1,0 +1,89 @@
+"""What the parts of the control plane share: the facts of one run and the way to record them."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from autopilot.control.health import Health
+from autopilot.control.ledger import Ledger
+from autopilot.control.observation import Observation
+from autopilot.control.recorder import Recorder
+from autopilot.policy import Policy
+from autopilot.ports import Clock
+from autopilot.schema import (
+    Capabilities,
+    CheckpointInfo,
+    EventKind,
+    PilotState,
+    ProposalRecord,
+    RunStatus,
+)
+
+SYSTEM = "system"
+"""The actor of what the control plane does by itself: reverts, holds, expiries."""
+
+
+class TrainingSide(Protocol):
+    """What the control plane asks of the training process; called from any thread."""
+
+    def capabilities(self) -> Capabilities: ...
+
+    def checkpoints(self) -> Sequence[CheckpointInfo]:
+        """States one can go back to; the control plane fills in which are good."""
+        ...
+
+    def phases(self) -> frozenset[str]:
+        """Phases the run is in that a policy may call quiet."""
+        ...
+
+
+@dataclass
+class Core:
+    """One run's facts. Guarded by the control plane's lock."""
+
+    policy: Policy
+    clock: Clock
+    recorder: Recorder
+    observation: Observation
+    side: TrainingSide
+    ledger: Ledger = field(default_factory=Ledger)
+    health: Health = field(default_factory=Health)
+    queue: deque[str] = field(default_factory=deque)
+    status: RunStatus = "running"
+    state_version: int = 0
+    failed_canaries: int = 0
+    pilot: PilotState | None = None
+
+    @property
+    def breaker_open(self) -> bool:
+        """Too many interventions made things worse; every proposal asks."""
+        return self.failed_canaries >= self.policy.breaker.failed_canaries
+
+    def write(self, kind: EventKind, actor: str, body: dict[str, Any]) -> None:
+        """Journal an event at the present step."""
+        here = self.observation
+        self.recorder.write(kind, actor, body, step=here.step, branch=here.branch)
+
+    def write_record(
+        self, kind: EventKind, record: ProposalRecord, *, actor: str, key: str | None = None
+    ) -> None:
+        """Journal a proposal as it now stands; the ledger is rebuilt from these."""
+        body: dict[str, Any] = {"record": record.model_dump(mode="json")}
+        if key is not None:
+            body["key"] = key
+        self.write(kind, actor, body)
+
+    def checkpoints(self) -> tuple[CheckpointInfo, ...]:
+        """The states one can go back to, oldest first, each marked good or not."""
+        here = self.observation
+        return self.health.mark(self.side.checkpoints(), here.course(), here.step)
+
+    def enqueue(self, record: ProposalRecord) -> None:
+        """Put an allowed proposal on its way to the next boundary."""
+        self.queue.append(record.id)
+
+    def pilot_alive(self) -> bool:
+        """The pilot's last heartbeat is within its lease."""
+        pilot = self.pilot
+        return pilot is not None and self.clock.now() - pilot.last_pass <= self.policy.pilot.lease

@@ -1,0 +1,214 @@
+"""What is on its way into the run, in force in it, and watched: commands, receipts, canaries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autopilot.control.canary import Watch, fix_bound
+from autopilot.control.core import SYSTEM, Core
+from autopilot.control.desk import Desk
+from autopilot.errors import Refused
+from autopilot.guard import HARMLESS
+from autopilot.schema import (
+    Canary,
+    CanaryResult,
+    Command,
+    Episode,
+    ProposalRecord,
+    ReadBack,
+    Receipt,
+    Row,
+)
+from autopilot.supported import check_supported
+
+_NOTHING_TO_WATCH = HARMLESS | {"pause", "resume", "stop", "call_action"}
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Training waits at the boundary for the pilot's decision about an episode."""
+
+    episode: str
+    seq: int
+    until: float
+
+
+class Flight:
+    """Follows each command from the queue to its outcome. Guarded by the control plane's lock."""
+
+    def __init__(self, core: Core, desk: Desk) -> None:
+        self._core = core
+        self._desk = desk
+        self._watches: dict[str, Watch] = {}
+        self.hold: Hold | None = None
+
+    def take(self) -> Command | None:
+        """The next command to apply, judged once more against the run as it is now."""
+        core = self._core
+        while core.queue:
+            record = core.ledger.get(core.queue.popleft())
+            limit = record.proposal.not_after_step
+            if limit is not None and core.observation.step > limit:
+                self._drop(record, "expired", f"the run is past step {limit}")
+                continue
+            problem = self._problem(record)
+            if problem:
+                self._drop(record, "rejected", problem)
+                continue
+            return Command(
+                id=record.id,
+                interventions=record.proposal.interventions,
+                actor=record.actor,
+                not_after_step=limit,
+            )
+        return None
+
+    def _problem(self, record: ProposalRecord) -> str | None:
+        capabilities, checkpoints = self._core.side.capabilities(), self._core.checkpoints()
+        for intervention in record.proposal.interventions:
+            problem = check_supported(intervention, capabilities, checkpoints)
+            if problem:
+                return problem
+        return None
+
+    def _drop(self, record: ProposalRecord, status: str, reason: str) -> None:
+        record = self._core.ledger.update(record.id, status=status, reason=reason)
+        self._core.write_record("rejected", record, actor=SYSTEM)
+
+    def rejected(self, command_id: str, reason: str) -> None:
+        """The run could not apply it; nothing was changed."""
+        self._drop(self._core.ledger.get(command_id), "rejected", reason)
+
+    def applied(self, receipt: Receipt, before: Sequence[Row]) -> None:
+        """It is in force: start its canary, reset the baselines, count it.
+
+        Args:
+            receipt: The proof so far; the read-backs follow.
+            before: Rows from before it was applied, oldest first.
+        """
+        core = self._core
+        record = core.ledger.get(receipt.command)
+        kinds = [i.kind for i in record.proposal.interventions]
+        changes_run = any(kind not in HARMLESS for kind in kinds)
+        canary = self._canary_for(record, before)
+        record = core.ledger.update(record.id, status="applied", receipt=receipt, canary=canary)
+        core.ledger.note_applied(record, executed=core.observation.executed, time=core.clock.now())
+        core.write_record("applied", record, actor=record.actor)
+        if record.reverts is not None:
+            reverted = core.ledger.update(
+                record.reverts, status="reverted", reason=record.proposal.rationale
+            )
+            self._watches.pop(reverted.id, None)
+            core.write_record("status", reverted, actor=record.actor)
+        if changes_run:
+            core.state_version += 1
+            self._supersede(record.id)
+            core.observation.intervened()
+        lease = record.proposal.lease_steps
+        if canary is not None or lease is not None:
+            self._watches[record.id] = Watch(
+                proposal=record.id,
+                episode=record.proposal.episode,
+                canary=canary,
+                lease_steps=lease,
+                executed_at=core.observation.executed,
+            )
+
+    def _canary_for(self, record: ProposalRecord, before: Sequence[Row]) -> Canary | None:
+        watched = any(i.kind not in _NOTHING_TO_WATCH for i in record.proposal.interventions)
+        if record.reverts is not None or not watched:
+            return None
+        canary = record.proposal.canary
+        if canary is None:
+            if self._core.policy.canary.revert_if == "never":
+                return None
+            canary = Canary(steps=self._core.policy.canary.steps)
+        return fix_bound(canary, before)
+
+    def _supersede(self, by: str) -> None:
+        for proposal_id in list(self._watches):
+            watch = self._watches[proposal_id]
+            result = watch.superseded(self._core.observation.step, by)
+            if result is not None:
+                self._settle(watch, result)
+
+    def proved(self, command_id: str, read_backs: tuple[ReadBack, ...]) -> None:
+        """The values were read where they take effect; one that disagrees is undone at once."""
+        core = self._core
+        record = core.ledger.get(command_id)
+        assert record.receipt is not None, "only what was applied is read back"
+        good = all(read_back.ok for read_back in read_backs)
+        receipt = record.receipt.model_copy(update={"read_back": read_backs, "proven": good})
+        record = core.ledger.update(command_id, receipt=receipt)
+        core.write_record("receipt", record, actor=SYSTEM)
+        if not good:
+            wrong = next(read_back for read_back in read_backs if not read_back.ok)
+            self._undo(record.id, f"{wrong.field} read back {wrong.value}, not {wrong.expected}")
+
+    def read(self, row: Row) -> None:
+        """Let every canary and lease read a row."""
+        executed = self._core.observation.executed
+        for watch in list(self._watches.values()):
+            result = watch.update(row, executed)
+            if result is not None:
+                self._settle(watch, result)
+            elif watch.lease_over(executed):
+                del self._watches[watch.proposal]
+                self._undo(watch.proposal, "nobody confirmed it within its lease")
+
+    def _settle(self, watch: Watch, result: CanaryResult) -> None:
+        core = self._core
+        watch.canary = None
+        if watch.lease_steps is None or watch.confirmed or result.result == "reverted":
+            self._watches.pop(watch.proposal, None)
+        status = "kept" if result.result in ("kept", "void") else "applied"
+        record = core.ledger.update(watch.proposal, status=status, canary_result=result)
+        core.write_record("canary", record, actor=SYSTEM)
+        if result.result != "reverted":
+            return
+        core.failed_canaries += 1
+        if core.failed_canaries == core.policy.breaker.failed_canaries:
+            reason = f"{core.failed_canaries} interventions made things worse"
+            core.write("breaker", SYSTEM, {"open": True, "reason": reason})
+        words = f"canary: {result.metric} {result.value:.4g}, bound {result.bound:.4g}"
+        self._undo(watch.proposal, words)
+
+    def _undo(self, proposal_id: str, reason: str) -> None:
+        try:
+            self._desk.revert(proposal_id, actor=SYSTEM, role="agent", reason=reason)
+        except Refused as refusal:
+            self._core.write(
+                "note", SYSTEM, {"text": f"{proposal_id} was to be undone ({reason}): {refusal}"}
+            )
+
+    def confirm(self, proposal_id: str, actor: str) -> ProposalRecord:
+        """A person keeps what is in force: its lease and its canary end."""
+        core = self._core
+        record = core.ledger.get(proposal_id)
+        if record.status != "applied":
+            raise Refused(f"{proposal_id} is {record.status}; only what is applied is confirmed")
+        self._watches.pop(proposal_id, None)
+        record = core.ledger.update(proposal_id, status="kept", reason=f"confirmed by {actor}")
+        core.write_record("status", record, actor=actor)
+        return record
+
+    # --- holding at the boundary ----------------------------------------------------------------
+
+    def consider_hold(self, episode: Episode) -> None:
+        """Hold training for a living pilot when something new needs its decision."""
+        core = self._core
+        limit = core.policy.reflexes.hold_on_alarm
+        if limit <= 0 or core.policy.autonomy == "observe" or not core.pilot_alive():
+            return
+        if episode.status == "open" and episode.diagnosis in ("damaged", "misdriven"):
+            self.hold = Hold(episode.id, core.recorder.last_seq, core.clock.now() + limit)
+
+    def release(self) -> bool:
+        """End a hold whose decision was made or whose time is over; says whether one ended."""
+        hold, core = self.hold, self._core
+        if hold is None:
+            return False
+        decided = core.pilot is not None and core.pilot.seen_seq >= hold.seq
+        if not decided and core.clock.now() < hold.until and core.pilot_alive():
+            return False
+        self.hold = None
+        return True

@@ -1,0 +1,129 @@
+"""The ledger of one run: every proposal with what became of it, and what the budgets count."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from autopilot.errors import NotFound
+from autopilot.guard import DAY, Past, batches_skipped
+from autopilot.schema import Event, Proposal, ProposalRecord, Verdict
+
+_KEPT = 200
+
+
+class Ledger:
+    """Holds the proposals of a run by id; the journal holds their whole history."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, ProposalRecord] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._past: list[Past] = []
+        self._count = 0
+
+    def file(
+        self,
+        proposal: Proposal,
+        *,
+        actor: str,
+        key: str | None,
+        verdict: Verdict,
+        time: float,
+        step: int,
+        expires_at: float | None,
+        reverts: str | None = None,
+    ) -> ProposalRecord:
+        """Enter a judged proposal under a new id."""
+        self._count += 1
+        status = {"allow": "queued", "ask": "pending", "deny": "denied"}[verdict.decision]
+        record = ProposalRecord.model_validate(
+            {
+                "id": f"P{self._count}",
+                "proposal": proposal,
+                "actor": actor,
+                "digest": proposal.digest(),
+                "filed_at": time,
+                "filed_step": step,
+                "status": status,
+                "verdict": verdict,
+                "expires_at": expires_at,
+                "canary": proposal.canary,
+                "reverts": reverts,
+            }
+        )
+        self._records[record.id] = record
+        if key is not None:
+            self._keys[actor, key] = record.id
+        return record
+
+    def update(self, proposal_id: str, **changes: Any) -> ProposalRecord:
+        """Replace fields of a record."""
+        record = self.get(proposal_id).model_copy(update=changes)
+        self._records[proposal_id] = record
+        return record
+
+    def get(self, proposal_id: str) -> ProposalRecord:
+        """Raises NotFound where there is none."""
+        if proposal_id not in self._records:
+            known = ", ".join(list(self._records)[-5:]) or "none yet"
+            raise NotFound(f"no proposal {proposal_id!r}; the latest are: {known}")
+        return self._records[proposal_id]
+
+    def answered(self, actor: str, key: str) -> ProposalRecord | None:
+        """What was answered to the same key of the same actor before."""
+        found = self._keys.get((actor, key))
+        return self._records[found] if found else None
+
+    def twin(self, proposal: Proposal, actor: str) -> ProposalRecord | None:
+        """A proposal of the same content by the same actor that still waits."""
+        digest = proposal.digest()
+        waiting = (r for r in self.all() if r.status in ("pending", "queued"))
+        return next((r for r in waiting if r.actor == actor and r.digest == digest), None)
+
+    def all(self, status: str | None = None) -> list[ProposalRecord]:
+        """Every proposal, oldest first."""
+        return [r for r in self._records.values() if status is None or r.status == status]
+
+    def in_flight(self) -> str | None:
+        """The proposal that is queued, or applied and not yet read back."""
+        for record in self._records.values():
+            outstanding = record.receipt is not None and record.receipt.proven is None
+            if record.status == "queued" or (record.status == "applied" and outstanding):
+                return record.id
+        return None
+
+    def note_applied(self, record: ProposalRecord, *, executed: int, time: float) -> None:
+        """Count an agent's applied intervention in the budgets."""
+        if not record.actor.startswith("agent:"):
+            return
+        interventions = record.proposal.interventions
+        self._past.append(
+            Past(
+                actor=record.actor,
+                kinds=tuple(i.kind for i in interventions),
+                executed=executed,
+                time=time,
+                episode=record.proposal.episode,
+                skipped_batches=batches_skipped(interventions),
+            )
+        )
+
+    def history(self, *, executed: int, time: float) -> tuple[Past, ...]:
+        """What the budgets and cool-downs still count; forgets what is older."""
+        self._past = [
+            past for past in self._past if time - past.time < DAY or executed - past.executed < 1000
+        ]
+        return tuple(self._past)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Rebuild from the journal of an earlier process of the same run."""
+        for event in events:
+            body = event.body.get("record")
+            if body is None:
+                continue
+            record = ProposalRecord.model_validate(body)
+            self._records[record.id] = record
+            self._count = max(self._count, int(record.id.removeprefix("P")))
+            key = event.body.get("key")
+            if key is not None:
+                self._keys[record.actor, key] = record.id
+            if event.kind == "applied":
+                self.note_applied(record, executed=0, time=event.time)

@@ -1,0 +1,110 @@
+"""What the control plane has seen of its run: rows in, findings and episodes out."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from autopilot.detectors import DetectorBank
+from autopilot.schema import MAIN, Episode, Evidence, Finding, Row
+from autopilot.triage import Triage
+
+_RECENT_ROWS = 2048
+_FINDINGS_KEPT = 2000
+
+
+@dataclass
+class Sighting:
+    """What one row led to."""
+
+    findings: list[Finding] = field(default_factory=list)
+    episodes: list[Episode] = field(default_factory=list)
+
+
+class Observation:
+    """Runs the detectors and the triage over the rows of one run, in order."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.branch = MAIN
+        self.executed = 0
+        self.last_values: dict[str, float] = {}
+        self._forks: dict[str, tuple[str, int]] = {}
+        self.recent: deque[Row] = deque(maxlen=_RECENT_ROWS)
+        self.findings: dict[str, Finding] = {}
+        self.episodes: dict[str, Episode] = {}
+        self._bank = DetectorBank()
+        self._triage = Triage(self._bank.loss, self._bank.grad)
+        self._count = 0
+
+    def read(self, row: Row) -> Sighting:
+        """Take in one row."""
+        if row.step != self.step or row.branch != self.branch:
+            self.executed += 1
+        self.step, self.branch = row.step, row.branch
+        self.last_values.update(row.values)
+        self.recent.append(row)
+        found = self._bank.update(row)
+        if found:
+            found = [self._number(finding) for finding in found]
+        changed = self._triage.update(row, found)
+        for episode in changed:
+            self.episodes[episode.id] = episode
+        return Sighting([self._attach(finding) for finding in found], list(changed))
+
+    def start_branch(self, name: str, parent: str, fork_step: int) -> None:
+        """A branch begins: it leaves its parent's course after that step."""
+        self._forks[name] = (parent, fork_step)
+        self._triage.branch_started(name, fork_step, self.step)
+        self.branch, self.step = name, fork_step
+
+    def intervened(self) -> None:
+        """An intervention changed the run: baselines from before it no longer hold."""
+        self._bank.reset()
+        self._triage.note_intervention(self.step)
+
+    def course(self) -> dict[str, int]:
+        """The branch in force and its ancestors, each with its last step on the present course."""
+        found = {self.branch: self.step}
+        branch, last = self.branch, self.step
+        while branch in self._forks:
+            branch, fork_step = self._forks[branch]
+            last = min(last, fork_step)
+            found[branch] = last
+        return found
+
+    def open_episodes(self) -> list[Episode]:
+        """Episodes that are not closed, oldest first."""
+        return [e for e in self.episodes.values() if e.status != "closed"]
+
+    def of_episode(self, episode: str | None) -> list[Finding]:
+        """Findings of one episode, or all that are still held."""
+        return [f for f in self.findings.values() if episode is None or f.episode == episode]
+
+    def claim(self, finding: Finding, actor: str) -> Finding:
+        """Take in what an outside detector claims; it never counts as the run's own alarm."""
+        update = {"claimed_by": actor, "episode": None, "branch": self.branch}
+        claimed = self._number(finding.model_copy(update=update))
+        self.findings[claimed.id or ""] = claimed
+        return claimed
+
+    def _number(self, finding: Finding) -> Finding:
+        self._count += 1
+        return finding.model_copy(update={"id": f"F{self._count}"})
+
+    def _attach(self, finding: Finding) -> Finding:
+        for episode in self.episodes.values():
+            if finding.id in episode.findings:
+                finding = finding.model_copy(update={"episode": episode.id})
+        self.findings[finding.id or ""] = finding
+        while len(self.findings) > _FINDINGS_KEPT:
+            del self.findings[next(iter(self.findings))]
+        return finding
+
+
+def figures_agree(cited: Evidence, recorded: float | None) -> bool:
+    """Whether a cited figure is the recorded one, to the six digits people copy."""
+    if recorded is None:
+        return False
+    if math.isnan(recorded) or math.isnan(cited.value):
+        return math.isnan(recorded) and math.isnan(cited.value)
+    return math.isclose(cited.value, recorded, rel_tol=1e-4, abs_tol=1e-12)

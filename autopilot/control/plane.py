@@ -1,0 +1,399 @@
+"""The control plane: the one place where anything about a run is decided.
+
+It lives in the training process but off the training thread. The training thread hands it rows
+(:attr:`ControlPlane.observe`), takes commands at step boundaries (:meth:`ControlPlane.take`) and
+hands back receipts. A control thread calls :meth:`ControlPlane.tick`. Clients come in through the
+API. Every public method is thread-safe. In replay the same object is ticked by the recording.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Condition, RLock
+from typing import Any, Literal
+
+from autopilot.control.core import SYSTEM, Core, TrainingSide
+from autopilot.control.desk import Desk
+from autopilot.control.flight import Flight, Hold
+from autopilot.control.observation import Observation
+from autopilot.control.recorder import Recorder
+from autopilot.guard import Role
+from autopilot.journal import Journal
+from autopilot.policy import Policy
+from autopilot.ports import Clock, SystemClock
+from autopilot.schema import (
+    CheckpointInfo,
+    Command,
+    Episode,
+    Event,
+    Finding,
+    Intervention,
+    NoProposal,
+    PilotState,
+    Proposal,
+    ProposalRecord,
+    ReadBack,
+    Receipt,
+    Row,
+    RunInfo,
+    RunStatus,
+)
+from autopilot.schema.metrics import VAL_LOSS
+
+_ROW_BACKLOG = 200_000
+
+
+class ControlPlane:
+    """Findings, proposals, verdicts, approvals, commands, receipts, canaries of one run.
+
+    Args:
+        journal: Opened for writing; the plane closes it.
+        policy: What may be done.
+        side: The training process.
+        policy_text: The policy as the user wrote it, for those who ask.
+
+    Attributes:
+        observe: Hand in a row; costs the caller an append and never blocks.
+        queue: Allowed proposals that wait for a boundary; empty means there is nothing to take.
+    """
+
+    observe: Callable[[Row], None]
+
+    def __init__(
+        self,
+        journal: Journal,
+        policy: Policy,
+        side: TrainingSide,
+        *,
+        steps: int | None = None,
+        policy_text: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
+        self._rows: deque[Row] = deque(maxlen=_ROW_BACKLOG)
+        self.observe = self._rows.append
+        self._core = Core(
+            policy=policy,
+            clock=clock,
+            recorder=Recorder(journal, clock, self._changed),
+            observation=Observation(),
+            side=side,
+        )
+        self.queue = self._core.queue
+        self._desk = Desk(self._core)
+        self._flight = Flight(self._core, self._desk)
+        self._policy_text = policy_text
+        self._started = clock.now()
+        self._pilot_lost = False
+        self.steps = steps
+
+    # --- the training thread --------------------------------------------------------------------
+
+    def start(self, body: dict[str, Any]) -> None:
+        """Journal that the run begins, or goes on in a new process."""
+        with self._lock:
+            self._core.ledger.restore(self._core.recorder.events(0, limit=1_000_000))
+            self._core.write("run_started", SYSTEM, body)
+
+    @property
+    def hold(self) -> Hold | None:
+        """Why training should wait at the boundary, if it should."""
+        return self._flight.hold
+
+    def wait(self, timeout: float) -> None:
+        """Wait until something is journaled or queued, at most so many seconds."""
+        with self._lock:
+            self._changed.wait(timeout)
+
+    def take(self) -> Command | None:
+        """The next command to apply at this boundary; None where there is none."""
+        with self._lock:
+            self._drain()
+            return self._flight.take()
+
+    def start_branch(self, name: str, parent: str, fork_step: int) -> None:
+        """The run went back and goes on as a new branch."""
+        with self._lock:
+            self._drain()
+            self._core.recorder.start_branch(name, parent, fork_step, SYSTEM)
+            self._core.observation.start_branch(name, parent, fork_step)
+
+    def applied(self, receipt: Receipt) -> None:
+        """A command is in force."""
+        with self._lock:
+            before = tuple(self._core.observation.recent)
+            self._flight.applied(receipt, before)
+
+    def rejected(self, command_id: str, reason: str) -> None:
+        """A command could not be applied; nothing was changed."""
+        with self._lock:
+            self._flight.rejected(command_id, reason)
+
+    def proved(self, command_id: str, read_backs: tuple[ReadBack, ...]) -> None:
+        """A command's values were read back where they take effect."""
+        with self._lock:
+            self._flight.proved(command_id, read_backs)
+
+    def set_status(self, status: RunStatus, actor: str, reason: str) -> None:
+        """The run was paused, resumed, held or ended."""
+        with self._lock:
+            if status != self._core.status:
+                self._core.status = status
+                self._core.write("status", actor, {"status": status, "reason": reason})
+
+    def note_reflex(self, reflex: str, body: dict[str, Any]) -> None:
+        """A reflex acted in the step."""
+        with self._lock:
+            self._core.write("reflex", f"reflex:{reflex}", body)
+
+    def note(self, kind: Literal["checkpoint", "evaluation"], body: dict[str, Any]) -> None:
+        """A checkpoint was written, an evaluation was run."""
+        with self._lock:
+            self._core.write(kind, SYSTEM, body)
+
+    def fault(self, text: str) -> None:
+        """Report a fault of ours: loud, recorded, and the training goes on."""
+        with self._lock:
+            self._core.recorder.fault(text)
+            self._core.write("fault", SYSTEM, {"text": text})
+
+    def end(self, status: Literal["ended", "failed"], reason: str) -> None:
+        """Take in what is left, journal the end, close the journal."""
+        with self._lock:
+            self._drain()
+            self._core.status = status
+            self._core.write("run_ended", SYSTEM, {"status": status, "reason": reason})
+            self._core.recorder.close()
+
+    # --- the control thread ---------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Read the rows that came in, and do what is due."""
+        with self._lock:
+            self._drain()
+            self._desk.expire()
+            if self._flight.release():
+                self._changed.notify_all()
+            self._check_pilot()
+
+    def _drain(self) -> None:
+        waiting = len(self._rows)
+        if not waiting:
+            return
+        if waiting == _ROW_BACKLOG:
+            self._core.recorder.fault("rows came faster than they could be read; some were lost")
+        rows = [self._rows.popleft() for _ in range(waiting)]
+        self._core.recorder.rows(rows)
+        for row in rows:
+            self._read(row)
+
+    def _read(self, row: Row) -> None:
+        core = self._core
+        sighting = core.observation.read(row)
+        if VAL_LOSS in row.values:
+            core.health.note_evaluation(row.branch, row.step, row.values[VAL_LOSS])
+        for finding in sighting.findings:
+            core.write("finding", SYSTEM, {"finding": finding.model_dump(mode="json")})
+        for episode in sighting.episodes:
+            core.health.note_episode(episode)
+            core.write("episode", SYSTEM, {"episode": episode.model_dump(mode="json")})
+            self._flight.consider_hold(episode)
+        self._flight.read(row)
+
+    def _check_pilot(self) -> None:
+        core = self._core
+        if core.pilot is None:
+            return
+        lost = not core.pilot_alive()
+        if lost and not self._pilot_lost:
+            core.write("heartbeat_lost", SYSTEM, {"pilot": core.pilot.actor})
+        self._pilot_lost = lost
+
+    # --- clients: reading -----------------------------------------------------------------------
+
+    def info(self) -> RunInfo:
+        """Identity and present state."""
+        with self._lock:
+            core, here = self._core, self._core.observation
+            pilot = core.pilot
+            if pilot is not None:
+                pilot = pilot.model_copy(update={"alive": core.pilot_alive()})
+            return RunInfo(
+                name=core.recorder.journal.name,
+                run_id=core.recorder.journal.run_id,
+                status=core.status,
+                step=here.step,
+                steps=self.steps,
+                branch=here.branch,
+                state_version=core.state_version,
+                seq=core.recorder.last_seq,
+                started=self._started,
+                capabilities=core.side.capabilities(),
+                policy_digest=core.policy.digest(),
+                autonomy=core.policy.autonomy,
+                breaker_open=core.breaker_open,
+                pilot=pilot,
+                last_values=dict(here.last_values),
+                faults=tuple(core.recorder.faults[-20:]),
+            )
+
+    def rows(
+        self,
+        *,
+        last: int = 512,
+        branch: str | None = None,
+        names: Sequence[str] | None = None,
+        from_step: int | None = None,
+    ) -> list[Row]:
+        """The last rows of a branch and its ancestors, in order."""
+        with self._lock:
+            self._drain()
+            where = branch or self._core.observation.branch
+            found = self._core.recorder.journal.rows(where, last=last, from_step=from_step)
+        if names is None:
+            return found
+        wanted = set(names)
+        return [
+            row._replace(values={k: v for k, v in row.values.items() if k in wanted})
+            for row in found
+        ]
+
+    def series(
+        self, names: Sequence[str], branch: str | None, points: int
+    ) -> dict[str, list[tuple[int, float]]]:
+        """Series of a branch and its ancestors, downsampled so that peaks stay."""
+        with self._lock:
+            where = branch or self._core.observation.branch
+            journal = self._core.recorder.journal
+            return {name: journal.series(name, where, points) for name in names}
+
+    def events(self, after: int, *, wait: float = 0.0, limit: int = 1000) -> list[Event]:
+        """Journal events after a sequence number; waits up to ``wait`` seconds for one."""
+        deadline = time.monotonic() + wait
+        with self._lock:
+            while self._core.recorder.last_seq <= after:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return []
+                self._changed.wait(left)
+            return self._core.recorder.events(after, limit)
+
+    def episodes(self, *, closed: bool = False) -> list[Episode]:
+        """Episodes that are open, or all."""
+        with self._lock:
+            here = self._core.observation
+            return list(here.episodes.values()) if closed else here.open_episodes()
+
+    def findings(self, episode: str | None = None) -> list[Finding]:
+        """Findings of one episode, or all that are held."""
+        with self._lock:
+            return self._core.observation.of_episode(episode)
+
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """States one can go back to, oldest first, each marked good or not."""
+        with self._lock:
+            return list(self._core.checkpoints())
+
+    def policy_text(self) -> str:
+        """The policy as it was written."""
+        return self._policy_text
+
+    def proposals(self, status: str | None = None) -> list[ProposalRecord]:
+        """Proposals, oldest first."""
+        with self._lock:
+            return self._core.ledger.all(status)
+
+    def proposal(self, proposal_id: str) -> ProposalRecord:
+        """One proposal with everything that became of it."""
+        with self._lock:
+            return self._core.ledger.get(proposal_id)
+
+    # --- clients: acting ------------------------------------------------------------------------
+
+    def propose(self, proposal: Proposal, *, actor: str, key: str) -> ProposalRecord:
+        """File an agent's proposal; the same key again gives the same answer."""
+        with self._lock:
+            self._drain()
+            return self._desk.propose(proposal, actor=actor, role="agent", key=key)
+
+    def decide(
+        self,
+        proposal_id: str,
+        decision: Literal["approve", "modify", "deny"],
+        *,
+        actor: str,
+        digest: str,
+        reason: str = "",
+        interventions: tuple[Intervention, ...] | None = None,
+    ) -> ProposalRecord:
+        """A person's answer to a proposal that waits."""
+        with self._lock:
+            self._desk.expire()
+            return self._desk.decide(
+                proposal_id,
+                decision,
+                actor=actor,
+                digest=digest,
+                reason=reason,
+                interventions=interventions,
+            )
+
+    def command(
+        self,
+        interventions: tuple[Intervention, ...],
+        *,
+        actor: str,
+        key: str,
+        rationale: str = "",
+        force: bool = False,
+    ) -> ProposalRecord:
+        """A person's own intervention."""
+        with self._lock:
+            self._drain()
+            return self._desk.command(
+                interventions, actor=actor, key=key, rationale=rationale, force=force
+            )
+
+    def revert(self, proposal_id: str, *, actor: str, role: Role) -> ProposalRecord:
+        """Undo what is in force."""
+        with self._lock:
+            return self._desk.revert(
+                proposal_id, actor=actor, role=role, reason=f"undone by {actor}"
+            )
+
+    def confirm(self, proposal_id: str, *, actor: str) -> ProposalRecord:
+        """Keep what is in force, whatever its canary or lease."""
+        with self._lock:
+            return self._flight.confirm(proposal_id, actor)
+
+    def claim(self, finding: Finding, *, actor: str) -> Finding:
+        """Journal what an outside detector claims; it never counts as the run's alarm."""
+        with self._lock:
+            claimed = self._core.observation.claim(finding, actor)
+            self._core.write("finding", actor, {"finding": claimed.model_dump(mode="json")})
+            return claimed
+
+    def heartbeat(
+        self, *, actor: str, seen_seq: int, no_proposal: NoProposal | None = None
+    ) -> None:
+        """The pilot lives and has looked at everything up to that event."""
+        with self._lock:
+            core = self._core
+            first = core.pilot is None or core.pilot.actor != actor or not core.pilot_alive()
+            core.pilot = PilotState(
+                actor=actor, last_pass=core.clock.now(), seen_seq=seen_seq, alive=True
+            )
+            if first:
+                core.write("heartbeat", actor, {"pilot": actor})
+            if no_proposal is not None:
+                core.write("no_proposal", actor, {"no_proposal": no_proposal.model_dump()})
+            if self._flight.release():
+                self._changed.notify_all()
+
+    def reset_breaker(self, *, actor: str) -> None:
+        """Let proposals be judged by the rules again after failed canaries."""
+        with self._lock:
+            self._core.failed_canaries = 0
+            self._core.write("breaker", actor, {"open": False, "reason": "reset by a person"})

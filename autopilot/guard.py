@@ -1,0 +1,403 @@
+"""The guard: judges a proposal against the policy. Pure; the same inputs give the same verdict.
+
+The order is fixed: what the run can do at all, then hard limits, then (for agents) autonomy,
+budgets and cool-downs, then the policy's rules: deny before ask before allow.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from autopilot.policy import Policy, Rule
+from autopilot.schema import (
+    Capabilities,
+    CheckpointInfo,
+    Episode,
+    Intervention,
+    Proposal,
+    Rollback,
+    ScaleLR,
+    SetGradClip,
+    SetLR,
+    SkipBatches,
+    Verdict,
+)
+from autopilot.supported import check_supported, find_checkpoint
+
+Role = Literal["viewer", "agent", "operator"]
+
+HARMLESS = frozenset({"note", "evaluate", "save_checkpoint"})
+"""Kinds that leave the course of training as it is; they use no budget and start no cool-down."""
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the ledgers need to know of one applied intervention of an agent.
+
+    Attributes:
+        executed: Step boundaries that had passed in this process when it was applied; unlike the
+            step it never goes back.
+    """
+
+    actor: str
+    kinds: tuple[str, ...]
+    executed: int
+    time: float
+    episode: str | None = None
+    skipped_batches: int = 0
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The facts of the run that a proposal is judged against.
+
+    Attributes:
+        executed: Step boundaries passed; see :class:`Past`.
+        episode: The episode that the proposal answers, if the run knows it.
+        evidence_verified: There is evidence, and every figure of it stands in the journal.
+        in_flight: The proposal that is queued, or applied and not yet read back.
+        forced: A person confirmed that the policy's limits shall not hold for this one.
+    """
+
+    actor: str
+    role: Role
+    step: int
+    executed: int
+    time: float
+    capabilities: Capabilities
+    episode: Episode | None = None
+    evidence_verified: bool = False
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    in_flight: str | None = None
+    breaker_open: bool = False
+    phases: frozenset[str] = field(default_factory=frozenset)
+    forced: bool = False
+
+
+def review(
+    policy: Policy, proposal: Proposal, situation: Situation, history: tuple[Past, ...] = ()
+) -> Verdict:
+    """Judge a proposal.
+
+    Returns:
+        The verdict, the rule that decided (a rule's name, or the policy key), and a reason that
+        says what would have been allowed.
+    """
+    agent = situation.role != "operator"
+    for verdict in (
+        _check_timely(proposal, situation),
+        _check_capabilities(proposal, situation),
+        None if situation.forced and not agent else _check_limits(policy, proposal, situation),
+    ):
+        if verdict is not None:
+            return verdict
+    if not agent:
+        return Verdict(
+            decision="allow", rule="operator", reason="a person's own intervention, within limits"
+        )
+    return (
+        _check_autonomy(policy)
+        or _check_budgets(policy, proposal, situation, history)
+        or _check_cooldown(policy, proposal, situation, history)
+        or _apply_rules(policy, proposal, situation)
+    )
+
+
+def _deny(rule: str, reason: str) -> Verdict:
+    return Verdict(decision="deny", rule=rule, reason=reason)
+
+
+def _check_timely(proposal: Proposal, situation: Situation) -> Verdict | None:
+    limit = proposal.not_after_step
+    if limit is not None and situation.step > limit:
+        return _deny(
+            "not_after_step",
+            f"the run is at step {situation.step}, the proposal was good until {limit}; look again",
+        )
+    return None
+
+
+def _check_capabilities(proposal: Proposal, situation: Situation) -> Verdict | None:
+    for intervention in proposal.interventions:
+        problem = check_supported(intervention, situation.capabilities, situation.checkpoints)
+        if problem:
+            return _deny("capabilities", problem)
+    return None
+
+
+# --- limits ---------------------------------------------------------------------------------
+
+
+def _check_limits(policy: Policy, proposal: Proposal, situation: Situation) -> Verdict | None:
+    for intervention in proposal.interventions:
+        if isinstance(intervention, SetGradClip) and intervention.max_norm is not None:
+            low = policy.limits.grad_clip.min
+            if intervention.max_norm < low:
+                return _deny(
+                    "limits.grad_clip.min",
+                    f"max_norm {intervention.max_norm:g} is below {low:g}; use {low:g} or more",
+                )
+    return _check_learning_rate(policy, proposal, situation)
+
+
+def _setting(capabilities: Capabilities, name: str) -> float | None:
+    setting = capabilities.settings.get(name)
+    value = setting.value if setting else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _check_learning_rate(
+    policy: Policy, proposal: Proposal, situation: Situation
+) -> Verdict | None:
+    changes = [i for i in proposal.interventions if isinstance(i, ScaleLR | SetLR)]
+    if not changes:
+        return None
+    caps = situation.capabilities
+    planned = _setting(caps, "lr_plan") or 0.0
+    scheduled = _setting(caps, "lr_scheduled")
+    scheduled = planned if scheduled is None else scheduled
+    low = _setting(caps, "lr_factor_min")
+    high = _setting(caps, "lr_factor_max")
+    low, high = (1.0 if low is None else low), (1.0 if high is None else high)
+    before = high
+    to_plan = False
+    for change in changes:
+        target = _factors_after(change, low, high, planned, scheduled)
+        if target is None:
+            return _deny(
+                "limits.lr.total_factor",
+                "the learning rate planned for this step is 0, so no factor over it can be "
+                "judged; use set_lr with value 'plan' or 'schedule', or wait",
+            )
+        low, high = target
+        to_plan = isinstance(change, SetLR) and isinstance(change.value, str)
+    limits = policy.limits.lr
+    least, most = limits.total_factor
+    tolerance = 1 + 1e-9
+    if high > most * tolerance or low * tolerance < least:
+        return _deny(
+            "limits.lr.total_factor",
+            f"this would put the learning rate at {low:.4g} to {high:.4g} times what is planned; "
+            f"allowed is {least:g} to {most:g} in all",
+        )
+    if not to_plan and before > 0 and high / before > limits.max_factor * tolerance:
+        return _deny(
+            "limits.lr.max_factor",
+            f"this raises the learning rate {high / before:.4g} times at once; allowed is "
+            f"{limits.max_factor:g}",
+        )
+    if planned > 0 and low * planned < limits.min and not to_plan:
+        return _deny(
+            "limits.lr.min",
+            f"this takes the learning rate to {low * planned:.3g}; allowed is {limits.min:g}",
+        )
+    return None
+
+
+def _factors_after(
+    change: ScaleLR | SetLR, low: float, high: float, planned: float, scheduled: float
+) -> tuple[float, float] | None:
+    """Least and greatest factor over the plan, among the groups, after a change.
+
+    Conservative where only some groups change: the others may be anywhere in between. None where
+    the plan is 0 and no factor over it exists.
+    """
+    if isinstance(change, ScaleLR):
+        new_low, new_high = low * change.factor, high * change.factor
+    elif change.value == "plan":
+        new_low = new_high = 1.0
+    elif change.value == "schedule":
+        if planned <= 0:
+            new_low = new_high = 1.0 if scheduled <= 0 else float("inf")
+        else:
+            new_low = new_high = scheduled / planned
+    elif planned <= 0:
+        return None
+    else:
+        new_low = new_high = float(change.value) / planned
+    if change.groups is None:
+        return new_low, new_high
+    return min(low, new_low), max(high, new_high)
+
+
+# --- autonomy, budgets, cool-down --------------------------------------------------------------
+
+
+def _check_autonomy(policy: Policy) -> Verdict | None:
+    if policy.autonomy == "observe":
+        return _deny("autonomy", "the policy lets agents observe only; a person may act")
+    return None
+
+
+def _counts(kinds: Iterable[str]) -> bool:
+    return any(kind not in HARMLESS for kind in kinds)
+
+
+def _kinds(proposal: Proposal) -> tuple[str, ...]:
+    return tuple(i.kind for i in proposal.interventions)
+
+
+def batches_skipped(interventions: Iterable[Intervention]) -> int:
+    """Batches that the interventions leave out, all together."""
+    total = 0
+    for intervention in interventions:
+        if isinstance(intervention, Rollback):
+            total += intervention.skip_batches
+        elif isinstance(intervention, SkipBatches):
+            total += intervention.count
+    return total
+
+
+def _check_budgets(
+    policy: Policy, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
+) -> Verdict | None:
+    kinds = _kinds(proposal)
+    if not _counts(kinds):
+        return None
+    budget = policy.budget
+    today = [past for past in history if situation.time - past.time < DAY]
+    recent = [past for past in history if situation.executed - past.executed < 1000]
+    acted_today = sum(_counts(past.kinds) for past in today)
+    acted_recently = sum(_counts(past.kinds) for past in recent)
+    rollbacks = sum(past.kinds.count("rollback") for past in today)
+    skipped = sum(past.skipped_batches for past in today)
+    ledgers = (
+        ("interventions.per_1000_steps", acted_recently, 1, budget.interventions.per_1000_steps),
+        ("interventions.per_day", acted_today, 1, budget.interventions.per_day),
+        ("rollbacks.per_day", rollbacks, kinds.count("rollback"), budget.rollbacks.per_day),
+        (
+            "skipped_batches.per_day",
+            skipped,
+            batches_skipped(proposal.interventions),
+            budget.skipped_batches.per_day,
+        ),
+    )
+    for name, used, asked, limit in ledgers:
+        if asked and used + asked > limit:
+            return _deny(
+                f"budget.{name}",
+                f"{used} of {limit} are used and this asks for {asked}; {max(limit - used, 0)} "
+                "are left, beyond that a person must act",
+            )
+    return None
+
+
+def _check_cooldown(
+    policy: Policy, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
+) -> Verdict | None:
+    if not _counts(_kinds(proposal)):
+        return None
+    if situation.in_flight:
+        return _deny(
+            "in_flight",
+            f"{situation.in_flight} is on its way and not yet read back; one at a time",
+        )
+    for phase in policy.cooldown.quiet:
+        if phase in situation.phases:
+            return _deny("cooldown.quiet", f"nothing is accepted during {phase}; try again after")
+    last = next((past for past in reversed(history) if _counts(past.kinds)), None)
+    if last is None:
+        return None
+    same = proposal.episode is not None and proposal.episode == last.episode
+    name = "same_episode" if same else "steps"
+    needed = policy.cooldown.same_episode if same else policy.cooldown.steps
+    passed = situation.executed - last.executed
+    if passed < needed:
+        return _deny(
+            f"cooldown.{name}",
+            f"{passed} steps since the last intervention, {needed} are needed; "
+            f"try again in {needed - passed} steps",
+        )
+    return None
+
+
+# --- rules ----------------------------------------------------------------------------------
+
+
+def _apply_rules(policy: Policy, proposal: Proposal, situation: Situation) -> Verdict:
+    worst: Verdict | None = None
+    for intervention in proposal.interventions:
+        verdict = _judge(policy, intervention, situation)
+        if worst is None or _RANK[verdict.decision] > _RANK[worst.decision]:
+            worst = verdict
+    assert worst is not None, "a proposal has at least one intervention"
+    if worst.decision != "allow" or not _counts(_kinds(proposal)):
+        return worst
+    if policy.autonomy == "suggest":
+        return Verdict(decision="ask", rule="autonomy", reason="the policy lets agents suggest")
+    if situation.breaker_open:
+        return Verdict(
+            decision="ask",
+            rule="breaker",
+            reason="interventions made things worse before; a person decides until the breaker "
+            "is reset",
+        )
+    return worst
+
+
+_RANK = {"allow": 0, "ask": 1, "deny": 2}
+
+
+def _judge(policy: Policy, intervention: Intervention, situation: Situation) -> Verdict:
+    unmet: list[str] = []
+    for decision in ("deny", "ask", "allow"):
+        for rule in policy.rules:
+            if rule.verdict != decision or not _covers(rule, intervention):
+                continue
+            missing = _missing_fact(rule, intervention, situation)
+            if missing is None:
+                return Verdict(
+                    decision=rule.verdict,
+                    rule=rule.name,
+                    reason=f"{intervention.kind}: {rule.name}",
+                )
+            if decision == "allow":
+                unmet.append(f"“{rule.name}” would allow it if {missing}")
+    reason = f"{intervention.kind}: " + ("; ".join(unmet) or "no rule speaks of it")
+    return Verdict(decision=policy.default, rule="default", reason=reason)
+
+
+def _covers(rule: Rule, intervention: Intervention) -> bool:
+    return intervention.kind in rule.kinds or "*" in rule.kinds
+
+
+def _missing_fact(rule: Rule, intervention: Intervention, situation: Situation) -> str | None:
+    """The first fact that the rule asks for and that does not hold, in words; None if all do."""
+    where, episode = rule.where, situation.episode
+    alarm = episode is not None and episode.status != "closed" and episode.alarm
+    broken = episode is not None and episode.status != "closed" and episode.invariant_broken
+    diagnosis = episode.diagnosis if episode else "unknown"
+    facts: tuple[tuple[object, object, str], ...] = (
+        (where.alarm, alarm or broken, "the run's own detectors raised an alarm"),
+        (where.invariant_broken, broken, "an invariant was broken"),
+        (where.diagnosis, diagnosis, f"the diagnosis were {where.diagnosis}, it is {diagnosis}"),
+        (where.damaged, diagnosis == "damaged", f"damaged were {where.damaged}"),
+        (
+            where.evidence_verified,
+            situation.evidence_verified,
+            "it cited evidence that stands in the journal",
+        ),
+    )
+    for wanted, found, words in facts:
+        if wanted is not None and wanted != found:
+            return words if wanted is not False else f"not: {words}"
+    if where.actor is not None and not situation.actor.startswith(where.actor):
+        return f"the actor were {where.actor}"
+    if isinstance(intervention, Rollback):
+        return _missing_target(rule, intervention, situation)
+    return None
+
+
+def _missing_target(rule: Rule, rollback: Rollback, situation: Situation) -> str | None:
+    checkpoint = find_checkpoint(rollback.checkpoint, situation.checkpoints)
+    if checkpoint is None:
+        return "the checkpoint existed"
+    if rule.where.target == "good" and not checkpoint.good:
+        return "it went back to a state known to be good"
+    back = situation.step - checkpoint.step
+    most = rule.where.steps_back_max
+    if most is not None and back > most:
+        return f"it went back at most {most} steps, not {back}"
+    return None

@@ -1,0 +1,55 @@
+"""A small GPT over characters: pre-norm blocks, learned positions, nothing that hides a fault.
+
+There is no normalisation of queries and keys, no logit cap and no dropout: a learning rate that
+is too high saturates the attention within twenty steps, as it does at scale without them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each added to the residual stream."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.merge = nn.Linear(width, width, bias=False)
+        self.expand = nn.Linear(width, 4 * width, bias=False)
+        self.contract = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = (
+            part.view(batch, length, self.heads, -1).transpose(1, 2)
+            for part in self.qkv(self.norm_attention(x)).split(width, dim=2)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.merge(mixed.transpose(1, 2).reshape(batch, length, width))
+        out: Tensor = x + self.contract(F.gelu(self.expand(self.norm_mlp(x))))
+        return out
+
+
+class GPT(nn.Module):
+    """Next-character logits: (batch, length) symbols -> (batch, length, symbols)."""
+
+    def __init__(
+        self, symbols: int, context: int, *, width: int = 32, layers: int = 2, heads: int = 2
+    ) -> None:
+        super().__init__()
+        self.symbols = nn.Embedding(symbols, width)
+        self.positions = nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, symbols, bias=False)
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.05)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.symbols(inputs) + self.positions(torch.arange(inputs.shape[1]))
+        out: Tensor = self.head(self.norm(self.blocks(x)))
+        return out

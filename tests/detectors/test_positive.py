@@ -1,0 +1,217 @@
+"""Each detector finds what it is there for, and leaves alone what looks like it."""
+
+import math
+import random
+
+import pytest
+from detectors.streams import changed, healthy, run
+
+from autopilot.detectors import DetectorBank
+from autopilot.detectors.duplicate_batch import DuplicateBatch
+from autopilot.detectors.grad_alarm import GradAlarm
+from autopilot.detectors.logit_growth import LogitGrowth
+from autopilot.detectors.loss_alarm import LossAlarm
+from autopilot.detectors.lr_jump import LRJump
+from autopilot.detectors.lr_too_low import LRTooLow
+from autopilot.detectors.non_finite import NonFinite
+from autopilot.detectors.overfit import Overfit
+from autopilot.detectors.schedule_fault import ScheduleFault
+from autopilot.detectors.unchanged import ParametersUnchanged
+from autopilot.detectors.update_ratio_high import UpdateRatioHigh
+from autopilot.schema import Finding, Row
+
+NAN = math.nan
+
+
+def with_loss(factor: dict[int, float], rows: int = 400, seed: int = 1) -> list[Row]:
+    return [
+        changed(row, loss=row.values["loss"] * factor.get(row.step, 1.0))
+        for row in healthy(seed, rows)
+    ]
+
+
+@pytest.mark.parametrize("stride", [1, 10])
+def test_a_level_shift_is_found_within_five_rows(stride: int) -> None:
+    at = 200 * stride
+    rows = [
+        changed(row, loss=row.values["loss"] * 1.3) if row.step >= at else row
+        for row in healthy(1, 300 * stride)
+    ][::stride]
+    found = run(LossAlarm(), rows)
+    assert found[0].kind == "loss_spike"
+    assert at <= found[0].step <= at + 5 * stride
+    assert found[0].evidence[0].step <= at
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_blip_of_two_rows_is_silent(seed: int) -> None:
+    assert run(LossAlarm(), with_loss({200: 2.0, 201: 3.0}, seed=seed)) == []
+
+
+def test_the_alarm_rearms_after_recovery() -> None:
+    burst = dict.fromkeys([*range(200, 210), *range(300, 310)], 2.0)
+    assert [f.kind for f in run(LossAlarm(), with_loss(burst))] == ["loss_spike"] * 2
+
+
+def test_the_trend_does_not_learn_what_is_sick() -> None:
+    detector = LossAlarm()
+    run(detector, with_loss(dict.fromkeys(range(200, 400), 2.0)))
+    assert detector.loss.held
+    assert detector.loss.expected < 3.0
+
+
+def test_a_blow_up_in_the_first_rows_is_found() -> None:
+    rows = [Row(s, {"loss": 0.6 * 5.0**s}) for s in range(8)]
+    assert [(f.kind, f.step) for f in run(LossAlarm(), rows)] == [("divergence", 4)]
+
+
+def test_a_loss_below_zero_is_watched_too() -> None:
+    rng = random.Random(0)
+    rows = [Row(s, {"loss": -5.0 + 0.1 * rng.gauss(0, 1) + 3 * (s >= 300)}) for s in range(320)]
+    assert [f.kind for f in run(LossAlarm(), rows)] == ["loss_spike"]
+
+
+def test_gradients_alone_raise_no_alarm() -> None:
+    rows = [changed(r, grad_norm=9.0) if r.step >= 200 else r for r in healthy(2, 260)]
+    assert run(GradAlarm(), rows) == []
+
+
+def test_a_skipped_non_finite_gradient_is_no_error_until_it_repeats() -> None:
+    rows = [Row(s, {"loss": 2.0, "grad_norm": NAN, "update_skipped": 1.0}) for s in range(4)]
+    found = run(NonFinite(), rows)
+    assert [(f.tier, f.severity, f.step) for f in found] == [
+        ("watch", "info", 0),
+        ("invariant", "error", 2),
+    ]
+
+
+@pytest.mark.parametrize("values", [{"loss": math.inf}, {"loss": 2.0, "param_norm": NAN}])
+def test_a_non_finite_loss_or_parameter_is_an_error(values: dict[str, float]) -> None:
+    assert run(NonFinite(), [Row(9, values)])[0].severity == "error"
+
+
+def test_overflow_while_a_loss_scale_is_searched_is_no_error() -> None:
+    values = {"loss": 2.0, "grad_norm": math.inf, "update_skipped": 1.0, "loss_scale": 65536.0}
+    assert {f.tier for f in run(NonFinite(), [Row(s, values) for s in range(6)])} == {"watch"}
+
+
+def test_a_schedule_at_zero_is_a_fault_and_one_row_is_not() -> None:
+    one = [Row(s, {"lr": 0.0 if s == 5 else 1e-3, "lr_planned": 1e-3}) for s in range(9)]
+    assert run(ScheduleFault(), one) == []
+    stuck = [Row(s, {"lr": 0.0 if s >= 5 else 1e-3, "lr_planned": 1e-3}) for s in range(9)]
+    assert [(f.step, f.score) for f in run(ScheduleFault(), stuck)] == [(6, 0.0)]
+
+
+def test_a_warm_up_is_no_jump() -> None:
+    assert run(LRJump(), [Row(s, {"lr": 1e-6 * s}) for s in range(1, 100)]) == []
+
+
+def test_a_decayed_rate_is_not_an_unchanged_parameter() -> None:
+    rows = [Row(s, {"lr": 1e-3 * 0.1**s, "update_ratio": 1e-3 * 0.1**s}) for s in range(15)]
+    assert run(ParametersUnchanged(), rows) == []
+
+
+@pytest.mark.parametrize("period", [1, 3, 20, 40])
+def test_small_data_may_repeat(period: int) -> None:
+    rows = [Row(s, {"batch_digest": float(s % period)}) for s in range(300)]
+    assert run(DuplicateBatch(), rows) == []
+
+
+@pytest.mark.parametrize("batches", [5, 40, 70, 100, 200])
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_shuffled_anew_each_epoch_may_repeat(batches: int, seed: int) -> None:
+    rng = random.Random(seed)
+    stream = [float(d) for _ in range(6) for d in rng.sample(range(batches), batches)]
+    rows = [Row(s, {"batch_digest": digest}) for s, digest in enumerate(stream)]
+    assert run(DuplicateBatch(), rows) == []
+
+
+@pytest.mark.parametrize(("cycle", "within"), [(1, 10), (4, 16), (16, 70), (30, 90)])
+def test_a_stuck_sampler_is_found(cycle: int, within: int) -> None:
+    stream = [float(s) for s in range(150)] + [float(s % cycle) for s in range(200)]
+    rows = [Row(s, {"batch_digest": digest}) for s, digest in enumerate(stream)]
+    found = run(DuplicateBatch(), rows)
+    assert found
+    assert 150 <= found[0].step <= 150 + cycle + within
+
+
+def ratios(ratio: float, warm: bool) -> list[Row]:
+    return [
+        Row(s, {"lr": 1e-3 * min(1.0, s / 20) if warm else 1e-3, "update_ratio": ratio})
+        for s in range(1, 30)
+    ]
+
+
+def test_a_missing_warm_up_is_told_from_a_rate_too_high() -> None:
+    assert run(UpdateRatioHigh(), ratios(0.13, warm=False))[0].kind == "no_warmup"
+    assert run(UpdateRatioHigh(), ratios(0.24, warm=False))[0].kind == "lr_too_high"
+    assert run(UpdateRatioHigh(), ratios(0.13, warm=True))[0].kind == "lr_too_high"
+    assert run(UpdateRatioHigh(), ratios(0.033, warm=False)) == []
+
+
+def test_the_early_rule_fires_again_on_a_new_branch() -> None:
+    bank = DetectorBank()
+    first = [f for row in ratios(0.3, warm=False) for f in bank.update(row)]
+    again = [f for row in ratios(0.3, warm=False) for f in bank.update(row._replace(branch="b1"))]
+    assert {f.kind for f in first} == {f.kind for f in again} == {"lr_too_high"}
+    assert again[0].step == first[0].step
+
+
+def test_fine_tuning_with_small_updates_is_not_too_slow() -> None:
+    rng = random.Random(0)
+    rows = [
+        Row(s, {"loss": 1.2 + 1.5 * 0.97**s + 0.05 * rng.gauss(0, 1), "update_ratio": 5e-5,
+                "lr": 1e-5})
+        for s in range(2000)
+    ]  # fmt: skip
+    assert run(LRTooLow(), rows) == []
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01])
+def test_a_creeping_run_is_too_slow(noise: float) -> None:
+    rng = random.Random(1)
+    rows = [
+        Row(s, {"loss": 4.63 - 0.006 * s + 4.5 * noise * rng.gauss(0, 1), "update_ratio": 6e-4,
+                "lr": 2e-4})
+        for s in range(120)
+    ]  # fmt: skip
+    assert [f.kind for f in run(LRTooLow(), rows)][:1] == ["lr_too_low"]
+    assert run(LRTooLow(), [row._replace(step=row.step + 500) for row in rows]) == []
+
+
+def test_a_pretrained_model_may_have_large_logits() -> None:
+    rows = [Row(s, {"max_attention_logit": 150.0 + s}) for s in range(50)]
+    assert run(LogitGrowth(), rows) == []
+
+
+def test_a_held_out_loss_that_rises_with_the_training_loss_is_no_overfitting() -> None:
+    rows = [Row(s, {"loss": 2 + 0.01 * s, "val_loss": 2 + 0.012 * s}) for s in range(100)]
+    assert run(Overfit(), rows) == []
+
+
+def kinds(bank: DetectorBank, rows: list[Row]) -> set[str]:
+    found: list[Finding] = [f for row in rows for f in bank.update(row)]
+    return {f.kind for f in found if f.tier != "watch"}
+
+
+def test_the_bank_takes_a_resume_for_a_new_beginning() -> None:
+    rows = list(healthy(0, 300))
+    resumed = [changed(row, loss=row.values["loss"] * 2) for row in healthy(1, 300, first=200)]
+    assert kinds(DetectorBank(), rows + resumed) == set()
+
+
+def test_after_a_reset_trends_are_quiet_and_invariants_are_armed() -> None:
+    rows = list(healthy(0, 300))
+    bank = DetectorBank()
+    kinds(bank, rows[:200])
+    bank.reset()
+    up = [changed(row, loss=row.values["loss"] * 2, lr=0.0) for row in rows[200:229]]
+    assert kinds(bank, up) == {"schedule_fault"}
+
+
+def test_the_state_of_the_bank_survives_a_round_trip() -> None:
+    rows = with_loss(dict.fromkeys(range(200, 260), 2.0), 500)
+    one, other = DetectorBank(), DetectorBank()
+    kinds(one, rows[:203])
+    other.load_state_dict(one.state_dict())
+    assert [one.update(row) for row in rows[203:]] == [other.update(row) for row in rows[203:]]

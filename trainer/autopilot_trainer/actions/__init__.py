@@ -1,0 +1,104 @@
+"""Applying interventions to a training: one function each, applied together or not at all."""
+
+from typing import assert_never
+
+from autopilot.schema import (
+    CallAction,
+    Command,
+    Evaluate,
+    Intervention,
+    Note,
+    Pause,
+    Receipt,
+    ResetOptimizerState,
+    Resume,
+    RewarmLR,
+    Rollback,
+    SaveCheckpoint,
+    ScaleLR,
+    SetGradClip,
+    SetKnob,
+    SetLR,
+    SetOptimizer,
+    SkipBatches,
+    Stop,
+)
+from autopilot_trainer.actions import course, learning_rate, optimizer, script
+from autopilot_trainer.actions.applied import Applied, Check
+from autopilot_trainer.training import Training
+
+
+def apply(intervention: Intervention, training: Training) -> Applied:
+    """Apply one intervention."""
+    match intervention:
+        case ScaleLR():
+            return learning_rate.scale_lr(intervention, training)
+        case SetLR():
+            return learning_rate.set_lr(intervention, training)
+        case RewarmLR():
+            return learning_rate.rewarm_lr(intervention, training)
+        case SetOptimizer():
+            return optimizer.set_optimizer(intervention, training)
+        case SetGradClip():
+            return optimizer.set_grad_clip(intervention, training)
+        case ResetOptimizerState():
+            return optimizer.reset_optimizer_state(intervention, training)
+        case Rollback():
+            return course.rollback(intervention, training)
+        case SkipBatches():
+            return course.skip_batches(intervention, training)
+        case Pause():
+            return course.pause(intervention, training)
+        case Resume():
+            return course.resume(intervention, training)
+        case Stop():
+            return course.stop(intervention, training)
+        case SetKnob():
+            return script.set_knob(intervention, training)
+        case CallAction():
+            return script.call_action(intervention, training)
+        case Evaluate():
+            return script.evaluate(intervention, training)
+        case SaveCheckpoint():
+            return script.save_checkpoint(intervention, training)
+        case Note():
+            return script.note(intervention, training)
+        case _:
+            assert_never(intervention)
+
+
+def apply_all(command: Command, training: Training) -> tuple[Receipt, tuple[Check, ...]]:
+    """Apply a command's interventions in order; if one fails, those before it are undone.
+
+    Returns:
+        The receipt, its read-backs still outstanding where there are checks, and the checks.
+    """
+    step, done = training.step, list[Applied]()
+    try:
+        for intervention in command.interventions:
+            done.append(apply(intervention, training))
+    except Exception:
+        for applied in reversed(done):
+            for undo in applied.inverse:
+                apply(undo, training)
+        raise
+    checks = tuple(check for applied in done for check in applied.checks)
+    results = {key: value for applied in done for key, value in applied.results.items()}
+    inverse = tuple(i for applied in reversed(done) for i in applied.inverse)
+    missing = [applied.no_inverse for applied in done if applied.no_inverse]
+    undo_checkpoint = results.pop("undo_checkpoint", None)
+    receipt = Receipt(
+        command=command.id,
+        step=step,
+        branch=training.branch,
+        changes=tuple(change for applied in done for change in applied.changes),
+        proven=None if checks else True,
+        inverse=inverse,
+        no_inverse="; ".join(dict.fromkeys(missing)) or None,
+        undo_checkpoint=str(undo_checkpoint) if undo_checkpoint is not None else None,
+        results=results,
+    )
+    return receipt, checks
+
+
+__all__ = ["Applied", "Check", "apply", "apply_all"]

@@ -1,0 +1,110 @@
+"""What changes the course of a run: rollback, skip_batches, pause, resume, stop."""
+
+from autopilot.errors import NotFound
+from autopilot.schema import (
+    MAIN,
+    Change,
+    Pause,
+    Resume,
+    Rollback,
+    SkipBatches,
+    Stop,
+)
+from autopilot.supported import find_checkpoint
+from autopilot_trainer.actions.applied import Applied, Check, constant
+from autopilot_trainer.state import TrainingState
+from autopilot_trainer.training import Training
+
+
+def rollback(intervention: Rollback, training: Training) -> Applied:
+    """Go back on a new branch; what is in force stays in force."""
+    checkpoints = training.plane.checkpoints()
+    target = find_checkpoint(intervention.checkpoint, checkpoints)
+    if target is None:
+        raise NotFound(f"no checkpoint {intervention.checkpoint!r}")
+    snapshot = training.ring.get(target.id)
+    state = snapshot.state if snapshot is not None else training.store.load(target.id)
+    undo = training.snapshot(pinned=True)
+    old_step, old_branch = training.step, training.branch
+    old_cursor = _cursor(training)
+    _go_to(state, training)
+    stream = training.stream
+    skipped = stream.skip(intervention.skip_batches) if stream is not None else 0
+    training.branches += 1
+    training.branch = f"{MAIN}.{training.branches}"
+    training.plane.start_branch(training.branch, target.branch, state.step)
+    cursor = _cursor(training)
+    return Applied(
+        changes=(
+            Change(field="step", old=old_step, new=training.step),
+            Change(field="branch", old=old_branch, new=training.branch),
+            Change(field="batch", old=old_cursor, new=cursor),
+        ),
+        checks=(
+            Check("branch", constant(training.branch), lambda: training.branch),
+            Check("weights restored", constant(True), constant(training.capture.agrees(state))),
+        ),
+        inverse=(Rollback(checkpoint=undo.id),),
+        results={
+            "checkpoint": target.id,
+            "undo_checkpoint": undo.id,
+            "skipped_batches": skipped,
+        },
+    )
+
+
+def _go_to(state: TrainingState, training: Training) -> None:
+    training.capture.give_back(state, training.stream)
+    training.step = state.step
+    training.hooks.reflex.reset()
+    training.hooks.telemetry.restart()
+    training.hooks.take()
+
+
+def _cursor(training: Training) -> int:
+    return training.stream.position.cursor if training.stream is not None else 0
+
+
+def skip_batches(intervention: SkipBatches, training: Training) -> Applied:
+    """Leave out the next batches."""
+    assert training.stream is not None, "capabilities offer it only where there is a stream"
+    old = _cursor(training)
+    skipped = training.stream.skip(intervention.count)
+    return Applied(
+        changes=(Change(field="batch", old=old, new=_cursor(training)),),
+        no_inverse="batches that were left out have passed; the next epoch has them again",
+        results={"skipped_batches": skipped},
+    )
+
+
+def pause(intervention: Pause, training: Training) -> Applied:
+    """Hold at this boundary."""
+    old, training.paused = training.paused, True
+    return Applied(
+        changes=(Change(field="paused", old=old, new=True),),
+        inverse=() if old else (Resume(),),
+        no_inverse="it was paused already" if old else None,
+    )
+
+
+def resume(intervention: Resume, training: Training) -> Applied:
+    """Go on."""
+    old, training.paused = training.paused, False
+    return Applied(
+        changes=(Change(field="paused", old=old, new=False),),
+        inverse=(Pause(),) if old else (),
+        no_inverse=None if old else "it was not paused",
+    )
+
+
+def stop(intervention: Stop, training: Training) -> Applied:
+    """End the loop at this boundary."""
+    results = {}
+    if intervention.save:
+        results["checkpoint"] = training.save("stopped").id
+    training.stopping, training.paused = True, False
+    return Applied(
+        changes=(Change(field="stopping", old=False, new=True),),
+        no_inverse="the loop has ended; begin again from its checkpoint",
+        results=results,
+    )

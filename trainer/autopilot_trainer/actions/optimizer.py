@@ -1,0 +1,100 @@
+"""set_optimizer, set_grad_clip, reset_optimizer_state."""
+
+from functools import partial
+
+import torch
+
+from autopilot.schema import Change, ResetOptimizerState, Rollback, SetGradClip, SetOptimizer
+from autopilot_trainer.actions.applied import Applied, Check, constant
+from autopilot_trainer.hyperparameters import Hyperparameters
+from autopilot_trainer.training import Training, plain
+
+_FIRST = ("exp_avg", "momentum_buffer")
+_SECOND = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
+
+
+def set_optimizer(intervention: SetOptimizer, training: Training) -> Applied:
+    """Put one hyperparameter in force."""
+    held, name = training.hooks.hyperparameters, intervention.name
+    groups = training.hooks.learning_rate.chosen(intervention.groups)
+    before = [held.value(name, group) for group in groups]
+    held.set(name, intervention.value, intervention.groups)
+    several = len(training.hooks.optimizer.param_groups) > 1
+    label = {g: f"{name}[{g}]" if several else name for g in groups}
+    inverse = tuple(
+        SetOptimizer(name=name, value=plain_setting(old), groups=(g,) if several else None)
+        for g, old in zip(groups, before, strict=True)
+    )
+    return Applied(
+        changes=tuple(
+            Change(field=label[g], old=plain(old), new=plain(held.value(name, g)))
+            for g, old in zip(groups, before, strict=True)
+        ),
+        checks=tuple(
+            Check(
+                field=label[g],
+                expected=constant(plain(intervention.value)),
+                read=partial(_used, held, name, g),
+                after_update=True,
+            )
+            for g in groups
+        ),
+        inverse=inverse,
+    )
+
+
+def _used(held: Hyperparameters, name: str, group: int) -> object:
+    return plain(held.used(name, group))
+
+
+def plain_setting(value: object) -> bool | float | tuple[float, float]:
+    """A hyperparameter's value as an intervention carries it."""
+    if isinstance(value, tuple | list):
+        first, second = value
+        return (float(first), float(second))
+    if isinstance(value, bool):
+        return value
+    return float(value.item() if isinstance(value, torch.Tensor) else value)  # type: ignore[arg-type]
+
+
+def set_grad_clip(intervention: SetGradClip, training: Training) -> Applied:
+    """Clip in the session, whatever the loop does besides."""
+    hooks, new = training.hooks, intervention.max_norm
+    old, hooks.max_norm = hooks.max_norm, new
+    hooks.clipped_norm = None
+    checks: tuple[Check, ...] = ()
+    if new is not None:
+        checks = (
+            Check(
+                field="grad_clip",
+                expected=constant(True),
+                read=lambda: hooks.clipped_norm is not None and hooks.clipped_norm <= new,
+                after_update=True,
+            ),
+        )
+    return Applied(
+        changes=(Change(field="grad_clip", old=old, new=new),),
+        checks=checks,
+        inverse=(SetGradClip(max_norm=old),),
+    )
+
+
+def reset_optimizer_state(intervention: ResetOptimizerState, training: Training) -> Applied:
+    """Zero the moments in place; Adam's step counter too where its second moment goes."""
+    before = training.snapshot(pinned=True)
+    names = {"first": _FIRST, "second": _SECOND, "all": _FIRST + _SECOND}[intervention.moments]
+    total = 0.0
+    with torch.no_grad():
+        for state in training.hooks.optimizer.state.values():
+            for name in names:
+                if isinstance(state.get(name), torch.Tensor):
+                    total += float(state[name].abs().sum())
+                    state[name].zero_()
+            if intervention.moments != "first" and isinstance(state.get("step"), torch.Tensor):
+                state["step"].zero_()
+    field = f"{intervention.moments} moments"
+    return Applied(
+        changes=(Change(field=field, old=total, new=0.0),),
+        inverse=(Rollback(checkpoint=before.id),),
+        results={"undo_checkpoint": before.id},
+    )

@@ -1,0 +1,153 @@
+"""The step boundary: where snapshots are taken, commands applied, and training held or paused."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+from autopilot.schema import Command, ReadBack
+from autopilot_trainer.actions import Check, apply_all
+from autopilot_trainer.training import Training
+
+log = logging.getLogger("autopilot.trainer")
+
+_SNAPSHOT_SHARE = 0.005
+"""Share of the step time that snapshots may cost."""
+_LEAST_EVERY, _MOST_EVERY = 10, 500
+_PATIENCE = 50
+"""Steps after which a value is read back even if no update was made meanwhile."""
+_WAIT_FOR_PILOT = "AUTOPILOT_WAIT_FOR_PILOT"
+
+
+@dataclass
+class _Outstanding:
+    """A command whose values must still be read where they take effect."""
+
+    command: str
+    checks: tuple[Check, ...]
+    applied_at: int
+    updates_at: int
+    read: tuple[ReadBack, ...] = ()
+    rounds: int = 0
+
+
+class Boundary:
+    """Serves the control plane between two steps of the training thread.
+
+    Args:
+        adaptive: Take snapshots less often where they would cost too much.
+
+    Attributes:
+        away: Seconds spent here that belong to no step.
+    """
+
+    def __init__(self, training: Training, *, adaptive: bool) -> None:
+        self._training = training
+        self._adaptive = adaptive
+        self._outstanding: list[_Outstanding] = []
+        self._began: float | None = None
+        self._snapshot_at = -1
+        self.away = 0.0
+
+    def pass_through(self) -> None:
+        """Do what is due before the next step; returns at once where nothing is."""
+        training = self._training
+        due = training.ring.every > 0 and training.step % training.ring.every == 0
+        busy = training.plane.queue or training.plane.hold is not None or training.paused
+        if not due and not busy:
+            return
+        began = time.perf_counter()
+        try:
+            if due and training.stream is not None and training.executed != self._snapshot_at:
+                self._take_snapshot()
+            if busy:
+                self._serve()
+        except Exception as error:  # a fault of ours never reaches the loop
+            training.plane.fault(f"step boundary: {error!r}")
+        self.away += time.perf_counter() - began
+
+    def wait_for_pilot(self) -> None:
+        """Hold the first step until a pilot has looked, if whoever started us asked for that."""
+        limit = float(os.environ.get(_WAIT_FOR_PILOT, "0") or 0)
+        plane, until = self._training.plane, time.monotonic() + limit
+        while limit > 0 and plane.info().pilot is None and time.monotonic() < until:
+            plane.wait(0.05)
+
+    def _take_snapshot(self) -> None:
+        training = self._training
+        began = time.perf_counter()
+        training.snapshot()
+        self._snapshot_at = training.executed
+        if self._adaptive and self._began is not None and training.executed > _LEAST_EVERY:
+            step_time = (began - self._began) / training.executed
+            cost = time.perf_counter() - began
+            every = cost / (_SNAPSHOT_SHARE * max(step_time, 1e-9))
+            every = min(max(every, _LEAST_EVERY), _MOST_EVERY)
+            training.ring.every = int(-(-every // _LEAST_EVERY) * _LEAST_EVERY)
+        elif self._began is None:
+            self._began = time.perf_counter()
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Apply what waits; stay while the run is held or paused."""
+        training, plane = self._training, self._training.plane
+        while True:
+            while (command := plane.take()) is not None:
+                self._apply(command)
+            self._publish_status()
+            if training.stopping or not (plane.hold is not None or training.paused):
+                return
+            plane.wait(0.1)
+
+    def _publish_status(self) -> None:
+        training, plane = self._training, self._training.plane
+        hold = plane.hold
+        if training.paused:
+            plane.set_status("paused", "system", "paused at the boundary")
+        elif hold is not None and not training.stopping:
+            reason = f"waiting for the pilot's decision about {hold.episode}"
+            plane.set_status("held", "reflex:hold_on_alarm", reason)
+        else:
+            plane.set_status("running", "system", "")
+
+    def _apply(self, command: Command) -> None:
+        training, plane = self._training, self._training.plane
+        try:
+            receipt, checks = apply_all(command, training)
+        except Exception as error:
+            log.warning("%s was not applied: %s", command.id, error)
+            plane.rejected(command.id, f"{type(error).__name__}: {error}"[:500])
+            return
+        plane.applied(receipt)
+        if checks:
+            self._outstanding.append(
+                _Outstanding(
+                    command.id, checks, training.executed, training.hooks.learning_rate.updates
+                )
+            )
+
+    # --- read-backs -----------------------------------------------------------------------------
+
+    def read_back(self) -> None:
+        """After a step: read the values of what was applied, twice, and hand in the proof."""
+        if not self._outstanding:
+            return
+        training = self._training
+        updates = training.hooks.learning_rate.updates
+        for item in list(self._outstanding):
+            waited = training.executed - item.applied_at > _PATIENCE
+            needs_update = any(check.after_update for check in item.checks)
+            if needs_update and updates - item.updates_at <= item.rounds and not waited:
+                continue
+            item.rounds += 1
+            item.read += tuple(check.run(training.step) for check in item.checks)
+            if item.rounds == 2 or not all(read.ok for read in item.read):
+                self._outstanding.remove(item)
+                training.plane.proved(item.command, item.read)
+
+    def abandon(self) -> None:
+        """The loop ends: say of what is outstanding that it was not read back."""
+        for item in self._outstanding:
+            log.warning("%s was applied at the very end and not read back", item.command)
+        self._outstanding.clear()

@@ -1,0 +1,34 @@
+"""The thread that lets the control plane read, judge and expire, off the training thread."""
+
+import threading
+
+from autopilot.control import ControlPlane
+
+_TICK = 0.05
+"""Seconds between ticks: a tick costs some 20 µs, and an alarm at most this delay."""
+
+
+class ControlThread:
+    """Ticks a control plane until stopped; a fault is reported and the next tick comes."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="autopilot-control", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, within a few seconds at most."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TICK):
+            try:
+                self._plane.tick()
+            except Exception as error:  # training goes on; the next tick may work again
+                self._plane.fault(f"control plane: {error!r}")
+                self._stop.wait(1.0)

@@ -1,0 +1,162 @@
+"""The stream of batches, with an exact position that can be saved, sought and skipped."""
+
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autopilot.errors import BadInput
+
+_DIGEST_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the stream stands.
+
+    Attributes:
+        cursor: Batches taken since the beginning, skipped ones included.
+        epoch: Passes begun before this one.
+        index: Batches taken in this pass.
+        rng: State of torch's generator when the pass began: what a shuffling sampler drew from.
+    """
+
+    cursor: int
+    epoch: int
+    index: int
+    rng: torch.Tensor
+
+
+class BatchStream:
+    """Iterates over a loader again and again, or once.
+
+    A sequence of batches (``len`` and ``[]``) is sought directly. Another iterable is begun anew
+    with the generator state of that pass and read forward, which gives the same batches if its
+    order comes from torch's generator or from nowhere, as with a ``DataLoader``.
+
+    Args:
+        loader: What gives the batches.
+        repeat: Begin another pass when one ends.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, repeat: bool) -> None:
+        self._loader = loader
+        self._repeat = repeat
+        self._direct = isinstance(loader, Sequence)
+        self._iterator: Iterator[Any] | None = None
+        self.seekable = self._direct or not isinstance(loader, Iterator)
+        self.wait = 0.0
+        self._position = Position(0, 0, 0, torch.get_rng_state())
+
+    @property
+    def position(self) -> Position:
+        """Where the stream stands."""
+        return self._position
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        try:
+            return self._take()
+        finally:
+            self.wait = time.perf_counter() - began
+
+    def _take(self) -> Any:
+        for _ in range(2):
+            try:
+                batch = self._read()
+            except StopIteration:
+                if not self._repeat or self._position.index == 0 or not self.seekable:
+                    raise
+                here = self._position
+                self._iterator = None
+                self._position = Position(here.cursor, here.epoch + 1, 0, here.rng)
+                continue
+            here = self._position
+            self._position = Position(here.cursor + 1, here.epoch, here.index + 1, here.rng)
+            return batch
+        raise StopIteration
+
+    def _read(self) -> Any:
+        here = self._position
+        if self._direct:
+            assert isinstance(self._loader, Sequence)
+            if here.index >= len(self._loader):
+                raise StopIteration
+            return self._loader[here.index]
+        if self._iterator is None:
+            rng = torch.get_rng_state()
+            self._position = Position(here.cursor, here.epoch, here.index, rng)
+            self._iterator = iter(self._loader)
+        return next(self._iterator)
+
+    def skip(self, count: int) -> int:
+        """Leave out the next batches; returns how many there were."""
+        if self._direct:
+            assert isinstance(self._loader, Sequence)
+            size = max(len(self._loader), 1)
+            here = self._position
+            if not self._repeat:
+                count = min(count, size - here.index)
+            total = here.epoch * size + here.index + count
+            self._position = Position(here.cursor + count, total // size, total % size, here.rng)
+            return count
+        left_out = 0
+        for _ in range(count):
+            try:
+                self._take()
+            except StopIteration:
+                break
+            left_out += 1
+        return left_out
+
+    def seek(self, position: Position) -> None:
+        """Go to a position of this stream.
+
+        Raises:
+            BadInput: The loader is a one-shot iterator.
+        """
+        if not self.seekable:
+            raise BadInput("the loader is a one-shot iterator; its data cannot be gone back to")
+        if self._direct:
+            self._position = position
+            return
+        outside = torch.get_rng_state()
+        try:
+            torch.set_rng_state(position.rng)
+            begin = Position(position.cursor - position.index, position.epoch, 0, position.rng)
+            self._iterator, self._position = None, begin
+            for _ in range(position.index):
+                self._take()
+            self._position = position
+        finally:
+            torch.set_rng_state(outside)
+
+
+def batch_digest(batch: Any) -> float | None:
+    """CRC-32 over the first 64 KiB of each tensor of a batch; None where that would cost a sync."""
+    digest, found = 0, False
+    for tensor in _tensors(batch):
+        if tensor.device.type != "cpu":
+            return None
+        flat = tensor.detach().contiguous().view(-1)
+        keep = max(1, _DIGEST_BYTES // max(1, flat.element_size()))
+        digest = zlib.crc32(flat[:keep].view(torch.uint8).numpy().data, digest)
+        found = True
+    return float(digest) if found else None
+
+
+def _tensors(batch: Any) -> Iterator[torch.Tensor]:
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, dict):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, list | tuple):
+        for value in batch:
+            yield from _tensors(value)

@@ -1,0 +1,133 @@
+"""Everything that happens around ``optimizer.step()``: measured, judged, clipped, in force."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autopilot.policy import Reflexes
+from autopilot.schema import metrics
+from autopilot_trainer.hyperparameters import Hyperparameters
+from autopilot_trainer.learning_rate import LearningRate, Plan
+from autopilot_trainer.reflexes import UpdateReflex
+from autopilot_trainer.telemetry import Telemetry, Values
+
+_STEADY = 5
+"""Steps in a row with an update after which every step is expected to have one."""
+
+
+class StepHooks:
+    """Hooks one optimizer.
+
+    A fault in here never reaches the loop: it is reported, what was put in force is taken out, and
+    the update goes on as the loop wrote it.
+
+    Args:
+        current_step: Completed steps, for the learning-rate plan.
+        on_reflex: Told of every skipped update, with the norm.
+        on_fault: Told of every fault of ours.
+
+    Attributes:
+        values: What was measured of the step that is under way; the session takes it.
+        max_norm: Clip the global gradient norm to this.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        plan: Plan | None,
+        reflexes: Reflexes,
+        telemetry: bool,
+        current_step: Callable[[], int],
+        on_reflex: Callable[[str, float], None],
+        on_fault: Callable[[str], None],
+    ) -> None:
+        self.optimizer = optimizer
+        self.learning_rate = LearningRate(optimizer, plan)
+        self.hyperparameters = Hyperparameters(optimizer)
+        self.telemetry = Telemetry(optimizer, enabled=telemetry)
+        self.reflex = UpdateReflex(reflexes)
+        self.max_norm: float | None = None
+        self.clipped_norm: float | None = None
+        self.values: Values = {}
+        self.updated = False
+        self._current_step = current_step
+        self._on_reflex = on_reflex
+        self._on_fault = on_fault
+        self._skipped = False
+        self._attempted = False
+        self._steady = False
+        self._in_a_row = 0
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks out; the optimizer is as it was."""
+        for handle in self._handles:
+            handle.remove()
+
+    def take(self) -> Values:
+        """What was measured since the last call; says too whether an update was left out.
+
+        A loop that accumulates gradients makes steps without an update as a matter of course. Only
+        where every step had one does a step without one count as left out.
+        """
+        values, self.values = self.values, {}
+        self._in_a_row = self._in_a_row + 1 if self._attempted else 0
+        self._steady = self._steady or self._in_a_row >= _STEADY
+        if self.telemetry.enabled:
+            left_out = self._skipped or (self._steady and not self._attempted)
+            values[metrics.UPDATE_SKIPPED] = float(left_out)
+        self.updated = self._attempted = self._skipped = False
+        return values
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        try:  # what is in force comes first: no later fault of ours may take it out of force
+            self._skipped, self._attempted = False, True
+            step, lr = self._current_step(), self.learning_rate
+            lr.enter(step)
+            self.hyperparameters.enter()
+            if self.telemetry.enabled:
+                planned = lr.planned(step) if lr.declared else lr.values(step)[0]
+                self.values[metrics.LR_PLANNED] = planned
+            if self.telemetry.enabled or self.max_norm is not None:
+                self._inspect()
+        except Exception as error:  # the run goes on without us
+            self._on_fault(f"before the update: {error!r}")
+
+    def _inspect(self) -> None:
+        parameters, gradients = self.telemetry.gradients()
+        norm = self.telemetry.grad_norm(gradients)
+        self.values[metrics.GRAD_NORM] = norm
+        reflex = self.reflex.judge(norm) if self.telemetry.enabled else None
+        if reflex is not None:
+            for parameter in parameters:
+                parameter.grad = None
+            self._skipped = True
+            self._on_reflex(reflex, norm)
+            return
+        if self.max_norm is not None:
+            self._clip(gradients, norm)
+        self.telemetry.before_update(parameters)
+
+    def _clip(self, gradients: list[torch.Tensor], norm: float) -> None:
+        assert self.max_norm is not None
+        clipped = norm > self.max_norm
+        if clipped:
+            with torch.no_grad():
+                torch._foreach_mul_(gradients, self.max_norm / (norm + 1e-6))
+        self.clipped_norm = min(norm, self.max_norm)
+        self.values[metrics.CLIPPED] = float(clipped)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        try:
+            self.hyperparameters.leave()
+            self.learning_rate.leave()
+            self.updated = not self._skipped
+            if not self._skipped:
+                self.telemetry.after_update(self.values)
+        except Exception as error:  # the run goes on without us
+            self._on_fault(f"after the update: {error!r}")

@@ -1,0 +1,90 @@
+"""Optimizer hyperparameters other than the learning rate, put in force around each step.
+
+Like the learning rate they are put into the groups for the update and taken out again, so that a
+scheduler that cycles betas or momentum, or a restore, cannot undo an intervention.
+"""
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import torch
+
+from autopilot.schema import Setting
+from autopilot.schema.interventions import OptimizerSetting
+
+_NAMES: tuple[str, ...] = get_args(OptimizerSetting)
+_MAXIMUM = {"momentum": 0.9999, "alpha": 0.99999, "eps": 1.0, "weight_decay": 100.0}
+_PAIRS = frozenset({"betas"})
+_FLAGS = frozenset({"nesterov", "amsgrad"})
+_SHAPING = frozenset({"amsgrad"})
+"""Changing these in flight would need state that the optimizer has not kept."""
+
+
+class Hyperparameters:
+    """Overrides of one optimizer's hyperparameters."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._groups: list[dict[str, Any]] = optimizer.param_groups
+        self._names = [n for n in _NAMES if n in self._groups[0] and n not in _SHAPING]
+        self._defaults = {name: self._groups[0][name] for name in self._names}
+        self._overrides: dict[tuple[int, str], Any] = {}
+        self._saved: dict[tuple[int, str], Any] = {}
+        self._watched: set[tuple[int, str]] = set()
+        self._used: dict[tuple[int, str], Any] = {}
+
+    def enter(self) -> None:
+        """Put the overrides in force."""
+        for key, value in self._overrides.items():
+            group, name = key
+            self._saved[key] = self._groups[group][name]
+            self._groups[group][name] = value
+
+    def leave(self) -> None:
+        """Note what the update used and put the groups' own values back."""
+        for key in self._watched:
+            group, name = key
+            self._used[key] = self._groups[group][name]
+        for (group, name), value in self._saved.items():
+            self._groups[group][name] = value
+        self._saved.clear()
+
+    def used(self, name: str, group: int) -> Any:
+        """What the latest update used, for values that were ever set; None before that."""
+        return self._used.get((group, name))
+
+    def value(self, name: str, group: int = 0) -> Any:
+        """The value in force."""
+        return self._overrides.get((group, name), self._groups[group][name])
+
+    def set(self, name: str, value: Any, groups: Iterable[int] | None) -> None:
+        """Put a value in force for some groups, or all."""
+        for group in range(len(self._groups)) if groups is None else groups:
+            self._watched.add((group, name))
+            if value == self._groups[group][name]:
+                self._overrides.pop((group, name), None)
+            else:
+                self._overrides[group, name] = value
+
+    def settings(self) -> dict[str, Setting]:
+        """What can be set, with the values in force and the bounds."""
+        found = {
+            "optimizer.groups": Setting(
+                name="optimizer.groups", value=len(self._groups), type="int"
+            )
+        }
+        for name in self._names:
+            value, default = self.value(name), self._defaults[name]
+            pair, flag = name in _PAIRS, name in _FLAGS
+            found[f"optimizer.{name}"] = Setting(
+                name=f"optimizer.{name}",
+                value=str(tuple(value)) if pair else _plain(value),
+                default=str(tuple(default)) if pair else _plain(default),
+                minimum=None if pair or flag else 0.0,
+                maximum=_MAXIMUM.get(name),
+                type="pair" if pair else "bool" if flag else "float",
+            )
+        return found
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,206 @@
+"""The learning rate in force: the schedule's or plan's value, and what interventions made of it.
+
+The user's scheduler keeps its own arithmetic. Around every optimizer step the value in force is
+put into the parameter groups and afterwards the scheduler's own is put back, so a change is in
+force on the very next step and no scheduler, restore or resume undoes it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Plan = Callable[[int], float]
+"""Planned learning rate of the first group for the optimizer step after that many steps."""
+
+
+@dataclass
+class GroupControl:
+    """What interventions put in force for one parameter group."""
+
+    scale: float = 1.0
+    override: float | None = None
+    follow: Literal["schedule", "plan"] = "schedule"
+
+    def is_neutral(self) -> bool:
+        return self.scale == 1.0 and self.override is None and self.follow == "schedule"
+
+
+class LearningRate:
+    """Puts the learning rate in force around each step of one optimizer.
+
+    Args:
+        optimizer: Its groups' ``lr`` may be floats or tensors.
+        plan: What the user declared, if anything.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan | None = None) -> None:
+        self._groups: list[dict[str, Any]] = optimizer.param_groups
+        self._plan = plan
+        self._saved: list[Any] | None = None
+        first = self._scheduled(0) or 1.0
+        self._ratios = [_number(g.get("initial_lr", g["lr"])) for g in self._groups]
+        base = self._ratios[0] or first
+        self._ratios = [ratio / base if base else 1.0 for ratio in self._ratios]
+        self.controls = [GroupControl() for _ in self._groups]
+        self._rewarm: tuple[int, int] | None = None
+        self.updates = 0
+        self.in_force: list[float] = [self._scheduled(i) for i in range(len(self._groups))]
+        self.expected: list[float] = list(self.in_force)
+        self.neutral = True
+
+    # --- around the optimizer step -----------------------------------------------------------
+
+    def enter(self, step: int) -> None:
+        """Put the values in force; call right before the update."""
+        if self.neutral:
+            return
+        self.expected = self.values(step)
+        self._saved = [
+            lr.detach().clone() if isinstance(lr, torch.Tensor) else lr
+            for lr in (group["lr"] for group in self._groups)
+        ]
+        for group, value in zip(self._groups, self.expected, strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
+
+    def leave(self) -> None:
+        """Note what the update used and put the scheduler's own values back."""
+        self.in_force = [_number(group["lr"]) for group in self._groups]
+        self.updates += 1
+        if self._saved is None:
+            self.expected = self.in_force
+            return
+        for group, saved in zip(self._groups, self._saved, strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].copy_(saved)
+            else:
+                group["lr"] = saved
+        self._saved = None
+        if self._rewarm is not None and self.updates - self._rewarm[0] >= self._rewarm[1]:
+            self._rewarm = None
+            self._refresh()
+
+    # --- what is in force -----------------------------------------------------------------------
+
+    def values(self, step: int) -> list[float]:
+        """Value in force for each group at the update after that many steps."""
+        ramp = self._ramp()
+        return [
+            (
+                control.override
+                if control.override is not None
+                else self._base(i, step) * control.scale
+            )
+            * ramp
+            for i, control in enumerate(self.controls)
+        ]
+
+    def planned(self, step: int) -> float:
+        """What the first group should have: the plan with the interventions, without faults."""
+        control = self.controls[0]
+        if control.override is not None:
+            return control.override * self._ramp()
+        return self.plan(step) * control.scale * self._ramp()
+
+    def plan(self, step: int) -> float:
+        """What is planned for the first group without any intervention."""
+        return float(self._plan(step)) if self._plan is not None else self._scheduled(0)
+
+    def scheduled(self) -> float:
+        """What the scheduler, or whoever writes into the group, says for the first group."""
+        return self._scheduled(0)
+
+    def scheduled_of(self, group: int) -> float:
+        """What the scheduler says for one group."""
+        return self._scheduled(group)
+
+    def ratio(self, group: int) -> float:
+        """A group's learning rate over the first group's, as the run began."""
+        return self._ratios[group]
+
+    def factors(self, step: int) -> list[float]:
+        """Value in force over the plan for each group, re-warm-up left out."""
+        found = []
+        for i, control in enumerate(self.controls):
+            plan = self.plan(step) * self._ratios[i] if self._plan else self._scheduled(i)
+            value = control.override
+            if value is None:
+                value = self._base(i, step) * control.scale
+            found.append(value / plan if plan > 0 else control.scale)
+        return found
+
+    @property
+    def declared(self) -> bool:
+        """The user declared a plan."""
+        return self._plan is not None
+
+    @property
+    def rewarming(self) -> bool:
+        """A re-warm-up is under way."""
+        return self._rewarm is not None
+
+    # --- interventions --------------------------------------------------------------------------
+
+    def chosen(self, groups: Iterable[int] | None) -> list[int]:
+        """Indices of the groups meant; None means all."""
+        return list(range(len(self._groups))) if groups is None else list(groups)
+
+    def scale(self, factor: float, groups: Iterable[int] | None = None) -> None:
+        """Multiply what is in force."""
+        for i in self.chosen(groups):
+            control = self.controls[i]
+            if control.override is not None:
+                control.override *= factor
+            else:
+                scale = control.scale * factor
+                control.scale = 1.0 if abs(scale - 1.0) < 1e-12 else scale
+        self._refresh()
+
+    def set_value(self, value: float, groups: Iterable[int] | None = None) -> None:
+        """Fix the first group's value; the others keep their ratio to it."""
+        first = self._scheduled(0)
+        for i in self.chosen(groups):
+            ratio = self._scheduled(i) / first if first > 0 else self._ratios[i]
+            self.controls[i] = GroupControl(override=value * ratio)
+        self._refresh()
+
+    def follow(
+        self, what: Literal["schedule", "plan"], groups: Iterable[int] | None = None
+    ) -> None:
+        """Follow the scheduler, or the declared plan, without any scaling."""
+        for i in self.chosen(groups):
+            self.controls[i] = GroupControl(follow=what)
+        self._refresh()
+
+    def rewarm(self, steps: int) -> None:
+        """Ramp linearly over so many updates from now; 0 ends a ramp."""
+        self._rewarm = (self.updates, steps) if steps > 0 else None
+        self._refresh()
+
+    # --- parts ----------------------------------------------------------------------------------
+
+    def _scheduled(self, group: int) -> float:
+        saved = self._saved  # another thread may ask while an update is under way
+        return _number(self._groups[group]["lr"] if saved is None else saved[group])
+
+    def _base(self, group: int, step: int) -> float:
+        if self.controls[group].follow == "plan":
+            return self.plan(step) * self._ratios[group]
+        return self._scheduled(group)
+
+    def _ramp(self) -> float:
+        if self._rewarm is None:
+            return 1.0
+        start, steps = self._rewarm
+        return min(1.0, (self.updates - start + 1) / (steps + 1))
+
+    def _refresh(self) -> None:
+        self.neutral = self._rewarm is None and all(c.is_neutral() for c in self.controls)
+
+
+def _number(value: Any) -> float:
+    return float(value.item()) if isinstance(value, torch.Tensor) else float(value)

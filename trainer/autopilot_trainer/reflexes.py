@@ -1,0 +1,57 @@
+"""What the step does by itself, at once and without anybody: skip an update that would harm."""
+
+import math
+from bisect import insort
+from collections import deque
+
+from autopilot.policy import Reflexes
+
+_WINDOW = 64
+_READY = 20
+NON_FINITE = "skip_non_finite"
+SPIKE = "skip_spike"
+
+
+class UpdateReflex:
+    """Decides from the gradient norm whether an update is let through.
+
+    A norm that is skipped never enters the median, and only so many spikes in a row are skipped:
+    what persists is no spike.
+    """
+
+    def __init__(self, terms: Reflexes) -> None:
+        self._terms = terms
+        self._recent: deque[float] = deque()
+        self._sorted: list[float] = []
+        self._in_a_row = 0
+
+    def judge(self, norm: float) -> str | None:
+        """The reflex that skips this update; None lets it through."""
+        if not math.isfinite(norm):
+            return NON_FINITE if self._terms.skip_non_finite else None
+        factor = self._terms.skip_spike_factor
+        ready = len(self._sorted) >= _READY
+        if factor > 0 and ready and norm > factor * self.median():
+            self._in_a_row += 1
+            if self._in_a_row <= self._terms.max_skips_in_a_row:
+                return SPIKE
+        else:
+            self._in_a_row = 0
+        self._remember(norm)
+        return None
+
+    def median(self) -> float:
+        """Median of the recent norms."""
+        return self._sorted[len(self._sorted) // 2]
+
+    def reset(self) -> None:
+        """A branch began or an intervention changed the run: the baseline no longer holds."""
+        self._recent.clear()
+        self._sorted.clear()
+        self._in_a_row = 0
+
+    def _remember(self, norm: float) -> None:
+        self._recent.append(norm)
+        insort(self._sorted, norm)
+        if len(self._recent) > _WINDOW:
+            self._sorted.remove(self._recent.popleft())

@@ -1,0 +1,186 @@
+"""Serves the control API from a thread of the training process."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from autopilot.errors import BadInput
+
+_SWEEP = 5.0
+_log = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """The API behind a socket, in a daemon thread.
+
+    Binding happens on construction, so that a port that is taken is an error of the caller's and
+    not of a thread.
+
+    Args:
+        app: From :func:`autopilot_trainer.api.build_app`.
+        host: A loopback address: the API speaks no TLS.
+        port: 0 takes any free one.
+        uds: Path of a Unix socket to serve on instead.
+    """
+
+    def __init__(
+        self, app: FastAPI, host: str = "127.0.0.1", port: int = 0, uds: str | None = None
+    ) -> None:
+        self._app = app
+        self._uds = uds
+        self._socket = _bind_unix(uds) if uds else _bind(host, port)
+        if uds:
+            self.url = f"http+unix://{uds}"
+        else:
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        # A forked data worker must not hold the port after this process is gone.
+        os.register_at_fork(after_in_child=self._socket.close)
+        self._server = _Server(_config(app))
+        self._thread = threading.Thread(target=self._serve, name="control-api", daemon=True)
+
+    def start(self) -> str:
+        """Serves from now on; the answer is the URL."""
+        self._thread.start()
+        return self.url
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Ends every stream and connection, whoever is connected, and waits that long at most."""
+        self._app.state.tail.close()
+        self._server.end()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._socket.close()
+        if self._uds:
+            with contextlib.suppress(OSError):
+                os.unlink(self._uds)
+
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self._server.serve(sockets=[self._socket]))
+        except Exception as error:
+            _log.exception("control API stopped")
+            self._app.state.fault(f"control API stopped: {error}")
+
+
+class _Server(uvicorn.Server):
+    """Sleeps until it is told to end, instead of looking ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._silent: dict[Any, Any] = {}
+
+    def end(self) -> None:
+        """May be called from any thread, before or after the server runs."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        while not self.should_exit:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _SWEEP)
+            self._cut_silent()
+
+    def _cut_silent(self) -> None:
+        """Drops connections that between two sweeps neither sent a request nor took an answer."""
+        silent = {}
+        for connection in list(self.server_state.connections):
+            cycle, closing = getattr(connection, "cycle", None), connection.transport.is_closing()
+            if closing or cycle is None or cycle.response_complete:
+                silent[connection] = (cycle, closing)
+        for connection, state in silent.items():
+            if self._silent.get(connection) == state:
+                connection.transport.abort()
+        self._silent = silent
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is None or cycle.response_complete:
+                connection.transport.abort()
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        limit_concurrency=64,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=16 * 1024,
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise BadInput(f"the control API cannot listen on {host}: it serves loopback only")
+    host = "127.0.0.1" if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio switches off Nagle: answers leave 40 ms sooner.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(64)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = "another process listens there" if taken else error
+        raise BadInput(f"the control API cannot listen on {host}:{port}: {why}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _bind_unix(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket() and not _answers(path):
+            os.unlink(path)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(previous)
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise BadInput(f"the control API cannot listen on {path}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(path) == 0

@@ -1,0 +1,395 @@
+"""A training session: puts a run under the autopilot's control with a few lines in the loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from autopilot.control import ControlPlane
+from autopilot.errors import AutopilotError, BadInput, JournalError
+from autopilot.journal import Journal
+from autopilot.policy import DEFAULT_POLICY, Policy, parse_policy, read_policy
+from autopilot.schema import Row, Scalar, metrics
+from autopilot_trainer.auth import make_tokens, write_tokens
+from autopilot_trainer.boundary import Boundary
+from autopilot_trainer.checkpoints import CheckpointStore
+from autopilot_trainer.control_thread import ControlThread
+from autopilot_trainer.data import BatchStream, batch_digest
+from autopilot_trainer.hooks import StepHooks
+from autopilot_trainer.knobs import make_action, make_knob
+from autopilot_trainer.learning_rate import Plan
+from autopilot_trainer.run_directory import RunDirectory, make_run_directory
+from autopilot_trainer.snapshots import SnapshotRing
+from autopilot_trainer.state import Capture, Stateful, as_list
+from autopilot_trainer.training import Evaluation, Training
+
+if TYPE_CHECKING:
+    from autopilot_trainer.server import ControlServer
+
+log = logging.getLogger("autopilot.trainer")
+
+_SNAPSHOT_BYTES = 4 << 30
+
+
+class Session:
+    """Puts one training loop under control.
+
+    ::
+
+        with Session(model, optimizer, scheduler=scheduler, evaluate=evaluate) as session:
+            for batch in session.batches(loader, steps=2000):
+                loss = model(batch)
+                loss.backward()
+                optimizer.step(); scheduler.step(); optimizer.zero_grad()
+                session.report(loss=loss)
+
+    Without anybody's intervention the training goes exactly as it would without a session. A fault
+    of the session never stops it.
+
+    Args:
+        model: What is trained; its ``state_dict`` is snapshotted.
+        optimizer: Its ``step`` is hooked.
+        scheduler: One or several; they keep their own arithmetic.
+        evaluate: Returns a held-out loss, or named values; run on demand and by
+            :meth:`evaluate`.
+        lr_plan: Planned learning rate of the first group for the update after that many steps.
+            Declaring it lets a faulty schedule be told from a planned one, and repaired.
+        scaler: A ``torch.amp.GradScaler``; its scale becomes the knob ``loss_scale``.
+        name: For people; by default the run directory's.
+        run_dir: Where the run is recorded; by default ``AUTOPILOT_RUN_DIR`` or ``runs/…``.
+        policy: A policy, or the path of a policy file; by default ``AUTOPILOT_POLICY``, or the
+            default policy.
+        telemetry: Measure gradients and updates, and let reflexes act on them.
+        snapshot_every: Steps between snapshots in memory; None finds an interval that costs no
+            more than half a percent, 0 switches them off.
+        snapshot_bytes: Bound on all snapshots together.
+        port: Of the control API on 127.0.0.1; by default ``AUTOPILOT_PORT``, or any free one.
+
+    Raises:
+        BadInput: The run directory cannot be written, or the policy says what none may say.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        scheduler: Stateful | Sequence[Stateful] | None = None,
+        evaluate: Evaluation | None = None,
+        lr_plan: Plan | None = None,
+        scaler: Any = None,
+        name: str | None = None,
+        run_dir: str | Path | None = None,
+        policy: Policy | str | Path | None = None,
+        telemetry: bool = True,
+        snapshot_every: int | None = None,
+        snapshot_bytes: int = _SNAPSHOT_BYTES,
+        port: int | None = None,
+    ) -> None:
+        self._policy, self._policy_text = _resolve_policy(policy)
+        self._directory = make_run_directory(run_dir, name)
+        self._port = int(os.environ.get("AUTOPILOT_PORT", "0")) if port is None else port
+        others = {f"scheduler{i or ''}": s for i, s in enumerate(as_list(scheduler))}
+        if scaler is not None:
+            others["scaler"] = scaler
+        hooks = StepHooks(
+            optimizer,
+            plan=lr_plan,
+            reflexes=self._policy.reflexes,
+            telemetry=telemetry,
+            current_step=lambda: self._training.step,
+            on_reflex=self._on_reflex,
+            on_fault=self._on_fault,
+        )
+        self._training = Training(
+            model=model,
+            hooks=hooks,
+            capture=Capture(model, optimizer, others),
+            ring=SnapshotRing(10 if snapshot_every is None else snapshot_every, snapshot_bytes),
+            store=CheckpointStore(self._directory.checkpoints),
+            evaluation=evaluate,
+            record_evaluation=self._record_evaluation,
+        )
+        self._boundary = Boundary(self._training, adaptive=snapshot_every is None)
+        self._telemetry = telemetry
+        self._measured_at = time.perf_counter()
+        self._server: ControlServer | None = None
+        self._thread: ControlThread | None = None
+        self._own_boundary = True
+        self._digest: float | None = None
+        self._faults: set[str] = set()
+        if scaler is not None:
+            self._register_scaler(scaler)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        directory = self._directory
+        journal, fault = _open_journal(directory)
+        plane = ControlPlane(journal, self._policy, self._training, policy_text=self._policy_text)
+        self._training.attach(plane)
+        self._observe = plane.observe
+        plane.start({"name": directory.name, "pid": os.getpid(), "policy": self._policy_text})
+        if fault is not None:
+            plane.fault(fault)
+        self._serve(plane)
+        self._thread = ControlThread(plane)
+        self._thread.start()
+        self._measured_at = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._training.hooks.remove()
+        self._boundary.abandon()
+        if self._thread is not None:
+            self._thread.stop()
+        if error is None:
+            self._training.plane.end("ended", "the loop is done")
+        else:
+            self._training.plane.end("failed", f"{type(error).__name__}: {error}"[:500])
+        if self._server is not None:
+            self._server.stop()
+
+    def _serve(self, plane: ControlPlane) -> None:
+        """Open the control API; without one the run goes on, recorded but not controlled."""
+        # The web framework loads only where there is something to serve.
+        from autopilot_trainer.api import build_app
+        from autopilot_trainer.server import ControlServer
+
+        try:
+            tokens = make_tokens()
+            write_tokens(self._directory.path, tokens)
+            self._server = ControlServer(build_app(plane, tokens), port=self._port)
+            self._directory.publish(self._server.start())
+        except (AutopilotError, OSError) as error:
+            plane.fault(f"no control API: {error}; training goes on without control")
+            self._directory.publish(None)
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def batches(self, loader: Iterable[Any], steps: int | None = None) -> Iterator[Any]:
+        """Give the loop its batches; between them the run is paused, changed and rolled back.
+
+        Args:
+            loader: A ``DataLoader``, a sequence of batches, or any other iterable. One that is
+                its own iterator can be read only once, so there is no going back in it.
+            steps: End after this step; passes over the loader are repeated as needed. None ends
+                with the loader.
+        """
+        training = self._training
+        if training.stream is not None:
+            training.ring.clear()
+        stream = BatchStream(loader, repeat=steps is not None)
+        training.stream = stream
+        training.plane.steps = steps
+        self._own_boundary = False
+        self._boundary.wait_for_pilot()
+        self._measured_at = time.perf_counter()
+        while True:
+            self._boundary.pass_through()
+            if training.stopping or (steps is not None and training.step >= steps):
+                return
+            try:
+                batch = next(stream)
+            except StopIteration:
+                return
+            self._digest = batch_digest(batch) if self._telemetry else None
+            yield batch
+
+    def report(
+        self,
+        *,
+        loss: torch.Tensor | float,
+        source: str | None = None,
+        tokens: int | None = None,
+        **values: torch.Tensor | float,
+    ) -> None:
+        """End a step: hand in its metrics.
+
+        Args:
+            loss: Raw training loss.
+            source: Name of the data that the batch came from.
+            tokens: Tokens in the batch.
+            **values: Any other metrics; names that :mod:`autopilot.schema.metrics` knows have a
+                meaning to the detectors.
+        """
+        training = self._training
+        training.step += 1
+        training.executed += 1
+        row = {metrics.LOSS: float(loss)}
+        hooks = training.hooks
+        row.update(hooks.take())
+        row[metrics.LR] = hooks.learning_rate.in_force[0]
+        now = time.time()
+        if self._telemetry:
+            self._measure(row, tokens)
+        for name, value in values.items():
+            row[name] = float(value)
+        self._observe(Row(training.step, row, training.branch, now, source))
+        self._boundary.read_back()
+        if self._own_boundary:
+            self._boundary.pass_through()
+
+    def _measure(self, row: dict[str, float], tokens: int | None) -> None:
+        boundary, stream = self._boundary, self._training.stream
+        now = time.perf_counter()
+        elapsed = now - self._measured_at - boundary.away
+        self._measured_at, boundary.away = now, 0.0
+        row[metrics.STEP_TIME] = elapsed
+        if stream is not None:
+            row[metrics.DATA_WAIT] = stream.wait
+        if self._digest is not None:
+            row[metrics.BATCH_DIGEST] = self._digest
+        if tokens is not None and elapsed > 0:
+            row[metrics.TOKENS_PER_SECOND] = tokens / elapsed
+
+    def evaluate(self) -> dict[str, float]:
+        """Run the registered evaluation now and record its values.
+
+        Raises:
+            BadInput: The session was made without ``evaluate=``.
+        """
+        if self._training.evaluation is None:
+            raise BadInput("session.evaluate(): pass evaluate= to the Session first")
+        began = time.perf_counter()
+        values = self._training.evaluate()
+        self._boundary.away += time.perf_counter() - began
+        return values
+
+    # --- the user's own controls ----------------------------------------------------------------
+
+    def knob(
+        self,
+        name: str,
+        get: Callable[[], Scalar],
+        set: Callable[[Any], None],
+        *,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        choices: Sequence[Scalar] | None = None,
+        description: str = "",
+    ) -> None:
+        """Register a control: a value that interventions may set, within bounds.
+
+        Its type, and the default that an autopilot may put it back to, are those it has now.
+
+        Raises:
+            BadInput: A number without bounds, or a value that is no bool, int, float or str.
+        """
+        self._training.knobs[name] = make_knob(
+            name,
+            get,
+            set,
+            minimum=minimum,
+            maximum=maximum,
+            choices=choices,
+            description=description,
+        )
+
+    def action(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Register a function that interventions may call at a step boundary; a decorator.
+
+        Raises:
+            BadInput: A parameter is not annotated as bool, int, float or str.
+        """
+        name = call.__name__
+        self._training.actions[name] = make_action(name, call)
+        return call
+
+    def track(self, name: str, stateful: Stateful) -> None:
+        """Take something else with a ``state_dict`` into snapshots and checkpoints."""
+        self._training.capture.others[name] = stateful
+
+    def observe_grad_norm(self, norm: torch.Tensor | float) -> None:
+        """Hand in the gradient norm that the loop has computed for the coming update.
+
+        Spares computing it again; call it before ``optimizer.step()``.
+        """
+        self._training.hooks.telemetry.observe_grad_norm(float(norm))
+
+    def _register_scaler(self, scaler: Any) -> None:
+        self.knob(
+            "loss_scale",
+            lambda: float(scaler.get_scale()),
+            lambda value: scaler.update(new_scale=value),
+            minimum=1.0,
+            maximum=2.0**24,
+            description="loss scale of mixed-precision training",
+        )
+
+    # --- where the run is -----------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Completed steps on the present course; goes back with a rollback."""
+        return self._training.step
+
+    @property
+    def executed(self) -> int:
+        """Completed steps of this process, repeated ones included; never goes back."""
+        return self._training.executed
+
+    @property
+    def stopping(self) -> bool:
+        """Somebody stopped the run; for loops that do not use :meth:`batches`."""
+        return self._training.stopping
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run is recorded."""
+        return self._directory.path
+
+    @property
+    def url(self) -> str | None:
+        """The control API's address, where there is one."""
+        return self._server.url if self._server is not None else None
+
+    # --- told by the parts ----------------------------------------------------------------------
+
+    def _record_evaluation(self, values: dict[str, float]) -> None:
+        training = self._training
+        row = Row(training.step, dict(values), training.branch, time.time())
+        self._observe(row)
+        training.plane.note("evaluation", {"values": values})
+
+    def _on_reflex(self, reflex: str, norm: float) -> None:
+        step = self._training.step + 1
+        self._training.plane.note_reflex(reflex, {"step": step, "grad_norm": norm})
+
+    def _on_fault(self, text: str) -> None:
+        if text not in self._faults:
+            self._faults.add(text)
+            self._training.plane.fault(text)
+
+
+def _resolve_policy(policy: Policy | str | Path | None) -> tuple[Policy, str]:
+    """The policy and its text."""
+    if isinstance(policy, Policy):
+        return policy, policy.model_dump_json(indent=2)
+    path = policy or os.environ.get("AUTOPILOT_POLICY")
+    if path is None:
+        return parse_policy(DEFAULT_POLICY), DEFAULT_POLICY
+    return read_policy(path), Path(path).read_text(encoding="utf-8")
+
+
+def _open_journal(directory: RunDirectory) -> tuple[Journal, str | None]:
+    """The run's journal; one in memory, and why, where the directory takes none."""
+    try:
+        journal = Journal.create(directory.journal, run_id=directory.run_id, name=directory.name)
+    except JournalError as error:
+        memory = Journal.create(":memory:", run_id=directory.run_id, name=directory.name)
+        return memory, f"{error}; recording in memory only"
+    return journal, None

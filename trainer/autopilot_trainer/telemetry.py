@@ -1,0 +1,137 @@
+"""What is measured around the optimizer step without more code in the loop.
+
+Measured cost decides the interval: a gradient norm is taken every step, what reads every parameter
+twice only now and then.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from autopilot.schema import metrics
+
+_EVERY = 10
+_DENSE_UNTIL = 50
+"""Early steps decide whether a learning rate is right, so the first ones are all measured."""
+
+Values = dict[str, float]
+
+
+class Telemetry:
+    """Measures one optimizer's steps.
+
+    Args:
+        optimizer: Its parameters' gradients, values and second moments are read, never written.
+        enabled: False leaves only what costs nothing.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, enabled: bool) -> None:
+        self._optimizer = optimizer
+        self.enabled = enabled
+        self._parameters: list[torch.Tensor] = []
+        self._before: list[torch.Tensor] | None = None
+        self._buffers: list[torch.Tensor] = []
+        self._updates = 0
+        self._observed: float | None = None
+
+    def restart(self) -> None:
+        """A branch began: measure densely again for a while."""
+        self._updates = 0
+
+    def observe_grad_norm(self, norm: float) -> None:
+        """Take the norm that the loop computed for the coming update instead of computing it."""
+        self._observed = norm
+
+    def gradients(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Parameters that have a gradient, and the gradients."""
+        parameters = [
+            p
+            for group in self._optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        return parameters, [p.grad for p in parameters if p.grad is not None]
+
+    def grad_norm(self, gradients: Sequence[torch.Tensor]) -> float:
+        """Global 2-norm, unscaled where a fused optimizer would unscale it itself."""
+        if self._observed is not None:
+            norm, self._observed = self._observed, None
+            return norm
+        if not gradients:
+            return 0.0
+        scale = getattr(self._optimizer, "grad_scale", None)
+        norm = global_norm(gradients)
+        return norm / float(scale) if scale is not None else norm
+
+    def before_update(self, parameters: list[torch.Tensor]) -> None:
+        """Remember the parameters where this update is measured."""
+        self._updates += 1
+        self._before = None
+        if not self.enabled or not parameters or not self._due():
+            return
+        if not _alike(self._buffers, parameters):
+            self._buffers = [torch.empty_like(p) for p in parameters]
+        self._parameters, self._before = parameters, self._buffers
+        with torch.no_grad():
+            torch._foreach_copy_(self._before, [p.detach() for p in parameters])
+
+    def after_update(self, values: Values) -> None:
+        """Measure what the update did, where it is measured."""
+        if self._before is None:
+            return
+        with torch.no_grad():
+            now = [p.detach() for p in self._parameters]
+            torch._foreach_sub_(self._before, now)
+            norm = global_norm(now)
+            change = global_norm(self._before)
+        values[metrics.PARAM_NORM] = norm
+        values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
+        self._before = None
+        if self._updates % _EVERY == 0 or self._updates <= _EVERY:
+            values.update(second_moments(self._optimizer))
+
+    def _due(self) -> bool:
+        return self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0
+
+
+def global_norm(tensors: Sequence[torch.Tensor]) -> float:
+    """2-norm over all tensors together; NaN or infinite if any element is."""
+    norms = torch._foreach_norm(list(tensors), 2.0)
+    if norms[0].device.type == "cpu":
+        return math.sqrt(sum(value * value for value in torch.stack(norms).tolist()))
+    return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
+
+
+def second_moments(optimizer: torch.optim.Optimizer) -> Values:
+    """Staleness of Adam's second moment, and the share of parameters that epsilon holds back.
+
+    Staleness per tensor is sqrt(sum g² / sum v), after 2304.13013 (there elementwise, which large
+    vocabularies make useless). Empty for optimizers without a second moment.
+    """
+    worst, held_back, total = 0.0, 0, 0
+    for group in optimizer.param_groups:
+        eps = group.get("eps")
+        for parameter in group["params"]:
+            state: dict[str, Any] = optimizer.state.get(parameter, {})
+            moment = state.get("exp_avg_sq")
+            if moment is None or parameter.grad is None or eps is None:
+                continue
+            correction = 1 - group["betas"][1] ** max(float(state["step"]), 1.0)
+            total_moment = float(moment.sum()) / correction
+            squared = float(parameter.grad.detach().square().sum())
+            if total_moment > 0:
+                worst = max(worst, math.sqrt(squared / total_moment))
+            held_back += int((moment < (float(eps) ** 2) * correction).sum())
+            total += moment.numel()
+    if not total:
+        return {}
+    return {metrics.SECOND_MOMENT_STALENESS: worst, metrics.EPS_SHARE: held_back / total}
+
+
+def _alike(buffers: list[torch.Tensor], parameters: list[torch.Tensor]) -> bool:
+    return len(buffers) == len(parameters) and all(
+        b.shape == p.shape and b.device == p.device and b.dtype == p.dtype
+        for b, p in zip(buffers, parameters, strict=True)
+    )
