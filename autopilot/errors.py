@@ -6,7 +6,7 @@
     ├── BadInput                   a file, an argument or a value is not what was expected
     │   ├── BadPolicy              a policy file does not say what a policy may say
     │   ├── NotARun                a directory or URL is not a run
-    │   └── JournalError           a journal cannot be opened, is newer than this version, or was altered
+    │   └── JournalError           a journal cannot be opened, is newer, or was altered
     ├── Unreachable                the run's control API did not answer
     └── Refused                    the control plane said no; nothing was changed
         ├── Forbidden              the actor's role does not reach this far

@@ -44,8 +44,13 @@ verdict = "allow"
 [[rules]]
 name = "back to a good state with the cause fixed, where weights are damaged"
 kinds = ["rollback", "set_lr", "scale_lr", "rewarm_lr", "set_grad_clip", "skip_batches"]
-where = { alarm = true, diagnosis = "damaged", evidence_verified = true, target = "good", steps_back_max = 2000 }
 verdict = "allow"
+[rules.where]
+alarm = true
+diagnosis = "damaged"
+evidence_verified = true
+target = "good"
+steps_back_max = 2000
 
 [[rules]]
 name = "what changes nothing"
@@ -70,7 +75,7 @@ failed_canaries = 2               # then: suggest only, until a person resets it
 
 [reflexes]                        # in the step itself, without anybody
 skip_non_finite = true            # an update whose gradients are not finite
-skip_spike_factor = 100.0         # an update whose gradient norm exceeds its median so many times; 0: off
+skip_spike_factor = 100.0         # an update whose gradient norm is so many medians; 0: off
 max_skips_in_a_row = 3            # of spikes; then the update is let through
 hold_on_alarm = "10s"             # wait at the boundary for a living pilot's decision; "0s": off
 

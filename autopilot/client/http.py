@@ -11,7 +11,13 @@ from urllib.parse import quote
 import httpx2
 from pydantic import TypeAdapter
 from pydantic_core import to_json
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from autopilot.client.address import endpoint
 from autopilot.client.answers import read_as, refusal, why
@@ -241,7 +247,7 @@ class HttpRun:
         again = httpx2.TransportError if key or method == "GET" else httpx2.ConnectError
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
+            wait=wait_exponential(multiplier=0.1, max=2.0) + wait_random(0.0, 0.1),
             retry=retry_if_exception_type(again),
             reraise=True,
         )

@@ -264,7 +264,7 @@ def test_a_diverged_run_can_still_be_read(server: ControlServer, plane: ControlP
 
 
 def events_of(lines: Iterator[str], count: int) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     while len(found) < count:
         line = next(lines)
         if line.startswith("data: "):
@@ -378,6 +378,30 @@ def test_it_stops_whoever_is_connected(plane: ControlPlane) -> None:
     half.close()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_client_that_stops_reading_is_cut_off(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopilot_trainer.api.gate.SEND_SECONDS", 0.5)
+    for number in range(1500):
+        remark(plane, f"{number}" + "x" * 3000)
+    server = ControlServer(build_app(plane, TOKENS))
+    port = int(server.start().rsplit(":", 1)[1])
+    request = f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKENS.viewer}"
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", port))
+        stalled.sendall(f"{request}\r\n\r\n".encode())
+        deadline = time.monotonic() + 10
+        while not server._server.server_state.tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while server._server.server_state.tasks and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not server._server.server_state.tasks
+        begun = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begun < 1.5
 
 
 def poll_until_closed(server: ControlServer) -> None:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from autopilot.errors import BadInput
 
 _SWEEP = 5.0
+_FAREWELL = 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -109,13 +110,12 @@ class _Server(uvicorn.Server):
         self._silent = silent
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if cycle is None or cycle.response_complete:
-                connection.transport.abort()
-        await super().shutdown(sockets)
+        # Streams end by themselves once the tail is closed; who does not take their end is cut off,
+        # which also wakes what waits to send to them.
+        await asyncio.sleep(_FAREWELL)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 def _config(app: FastAPI) -> uvicorn.Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +17,8 @@ from autopilot.control import ControlPlane
 from autopilot.errors import AutopilotError, BadInput, JournalError
 from autopilot.journal import Journal
 from autopilot.policy import DEFAULT_POLICY, Policy, parse_policy, read_policy
-from autopilot.schema import Row, Scalar, metrics
+from autopilot.schema import Row, Scalar
+from autopilot.schema import metrics as known
 from autopilot_trainer.auth import make_tokens, write_tokens
 from autopilot_trainer.boundary import Boundary
 from autopilot_trainer.checkpoints import CheckpointStore
@@ -215,6 +216,7 @@ class Session:
         loss: torch.Tensor | float,
         source: str | None = None,
         tokens: int | None = None,
+        metrics: Mapping[str, torch.Tensor | float] | None = None,
         **values: torch.Tensor | float,
     ) -> None:
         """End a step: hand in its metrics.
@@ -223,21 +225,22 @@ class Session:
             loss: Raw training loss.
             source: Name of the data that the batch came from.
             tokens: Tokens in the batch.
-            **values: Any other metrics; names that :mod:`autopilot.schema.metrics` knows have a
+            metrics: Other metrics by name, where a name is no Python word.
+            **values: Other metrics; names that :mod:`autopilot.schema.metrics` knows have a
                 meaning to the detectors.
         """
         training = self._training
         training.step += 1
         training.executed += 1
-        row = {metrics.LOSS: float(loss)}
+        row = {known.LOSS: _number(loss)}
         hooks = training.hooks
         row.update(hooks.take())
-        row[metrics.LR] = hooks.learning_rate.in_force[0]
+        row[known.LR] = hooks.learning_rate.in_force[0]
         now = time.time()
         if self._telemetry:
             self._measure(row, tokens)
-        for name, value in values.items():
-            row[name] = float(value)
+        for name, value in {**(metrics or {}), **values}.items():
+            row[name] = _number(value)
         self._observe(Row(training.step, row, training.branch, now, source))
         self._boundary.read_back()
         if self._own_boundary:
@@ -248,13 +251,13 @@ class Session:
         now = time.perf_counter()
         elapsed = now - self._measured_at - boundary.away
         self._measured_at, boundary.away = now, 0.0
-        row[metrics.STEP_TIME] = elapsed
+        row[known.STEP_TIME] = elapsed
         if stream is not None:
-            row[metrics.DATA_WAIT] = stream.wait
+            row[known.DATA_WAIT] = stream.wait
         if self._digest is not None:
-            row[metrics.BATCH_DIGEST] = self._digest
+            row[known.BATCH_DIGEST] = self._digest
         if tokens is not None and elapsed > 0:
-            row[metrics.TOKENS_PER_SECOND] = tokens / elapsed
+            row[known.TOKENS_PER_SECOND] = tokens / elapsed
 
     def evaluate(self) -> dict[str, float]:
         """Run the registered evaluation now and record its values.
@@ -373,6 +376,10 @@ class Session:
         if text not in self._faults:
             self._faults.add(text)
             self._training.plane.fault(text)
+
+
+def _number(value: torch.Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
 
 
 def _resolve_policy(policy: Policy | str | Path | None) -> tuple[Policy, str]:

@@ -58,14 +58,16 @@ class Setup:
             setup.update()
             session.report(loss=loss, source=batch.source, **setup.metrics())
 
-    ``session.step`` goes back with a rollback, and so does whatever hangs on it.
+    ``session.step`` counts the updates behind the current weights: 0 at the first batch, and
+    less again after going back.
 
     Attributes:
         batches: A pure function of (seed, cursor), so that going back, skipping and replaying are
             exact. Longer than ``steps``, to leave room for skipping.
         evaluate: Loss on fixed held-out tokens; draws no random numbers.
         lr_plan: The declared learning rate of each step, where the user declared one.
-        before_step: What the loop itself does to the step first: here sits a fault of the loop.
+        before_step: What the loop does first in a step, given its number: here sits a fault of
+            the loop itself.
         backward: Fills the gradients.
         update: Steps the optimizer, unless the loop's own overflow check holds it back, then the
             scheduler, and drops the gradients.

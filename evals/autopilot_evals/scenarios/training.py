@@ -24,7 +24,7 @@ WARMUP = 60
 
 
 def small_gpt(seed: int) -> GPT:
-    """Return a GPT of 33,000 to 66,000 parameters; width and weights follow from the seed."""
+    """Return a GPT of 33,000 to 67,000 parameters; width and weights follow from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPT(len(corpus().symbols), CONTEXT, width=(32, 40, 48)[seed % 3])

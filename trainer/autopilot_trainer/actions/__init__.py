@@ -82,7 +82,8 @@ def apply_all(command: Command, training: Training) -> tuple[Receipt, tuple[Chec
             for undo in applied.inverse:
                 apply(undo, training)
         raise
-    checks = tuple(check for applied in done for check in applied.checks)
+    # Of several checks of one value, the last intervention's says what should be in force.
+    checks = tuple({check.field: check for applied in done for check in applied.checks}.values())
     results = {key: value for applied in done for key, value in applied.results.items()}
     inverse = tuple(i for applied in reversed(done) for i in applied.inverse)
     missing = [applied.no_inverse for applied in done if applied.no_inverse]

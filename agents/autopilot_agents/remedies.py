@@ -1,0 +1,255 @@
+"""Remedies of the rule agent, each from a case to interventions with a reason.
+
+Figures: targets and factors were read off small trainings with one fault each, forked at the
+decision step and compared after equal budgets; see ``docs/policy.md`` for the table.
+"""
+
+from dataclasses import dataclass
+
+from autopilot.schema import (
+    CheckpointInfo,
+    Episode,
+    Intervention,
+    NoProposal,
+    RewarmLR,
+    Rollback,
+    ScaleLR,
+    SetGradClip,
+    SetKnob,
+    SetLR,
+    SetOptimizer,
+    Window,
+    metrics,
+)
+
+TARGET_UPDATE_RATIO = 0.03
+"""Update-to-weight ratio of healthy early steps; a learning rate is scaled towards it."""
+LEAST_FACTOR, MOST_FACTOR = 1 / 16, 1 / 2
+"""One rung never lowers the learning rate more, or less, than this."""
+REWARM_STEPS = 20
+RAISE_FACTOR = 4.0
+SKIP_BATCHES = 60
+HEALTHY_EPS = 1e-8
+CLIP_OVER_MEDIAN = 2.0
+_EARLY = 60
+"""Sickness that began before this step leaves nothing worth going back to but the beginning."""
+_DONE = frozenset({"applied", "kept", "reverted"})
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Interventions, and why."""
+
+    interventions: tuple[Intervention, ...]
+    why: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """An episode with what was tried for it."""
+
+    window: Window
+    episode: Episode
+
+    @property
+    def rung(self) -> int:
+        """Remedies applied for this episode so far."""
+        return sum(
+            record.proposal.episode == self.episode.id
+            and record.status in _DONE
+            and record.receipt is not None
+            for record in self.window.history
+        )
+
+    def figure(self, name: str) -> float | None:
+        """A figure of the episode's fingerprint."""
+        return self.episode.fingerprint.get(name)
+
+    def offers(self, *kinds: str) -> bool:
+        """The run supports these interventions."""
+        return set(kinds) <= set(self.window.run.capabilities.interventions)
+
+    def no(self, kind: str, reason: str) -> NoProposal:
+        """Why nothing is proposed."""
+        return NoProposal.model_validate(
+            {"kind": kind, "reason": reason, "episode": self.episode.id}
+        )
+
+    def target(self, *, from_start: bool = False) -> CheckpointInfo | NoProposal:
+        """The state to go back to: good, before the onset, and one deeper with every rung."""
+        good = [
+            c
+            for c in self.window.checkpoints
+            if c.good and (c.step <= self.episode.onset_step or c.step == 0)
+        ]
+        if not good:
+            return self.no("unsupported", "no state from before the onset is known to be good")
+        if from_start or self.episode.onset_step <= _EARLY:
+            return good[0]
+        depth = min(self.rung, len(good) - 1)
+        return good[-1 - depth]
+
+
+def go_back_and_lower_lr(case: Case) -> Remedy | NoProposal:
+    """Go back and lower the learning rate towards a healthy update ratio, with a re-warm-up.
+
+    The ratio saturates where the rate is far too high, so it takes up to three rungs.
+    """
+    target = case.target(from_start=case.episode.kind in ("lr_too_high", "no_warmup"))
+    if isinstance(target, NoProposal):
+        return target
+    ratio = _worst_ratio(case)
+    factor = 0.25
+    if case.episode.kind in ("lr_too_high", "no_warmup") and ratio is not None and ratio > 0:
+        factor = min(max(TARGET_UPDATE_RATIO / ratio, LEAST_FACTOR), MOST_FACTOR)
+    factor = float(f"{factor:.3g}")
+    measured = f" (update ratio {ratio:.3g}, healthy {TARGET_UPDATE_RATIO:g})" if ratio else ""
+    return Remedy(
+        (Rollback(checkpoint=target.id), ScaleLR(factor=factor), RewarmLR(steps=REWARM_STEPS)),
+        f"the weights are damaged by a learning rate that is too high{measured}; lowering it in "
+        f"place would not bring them back, so go back to step {target.step} and lower it there",
+        "the update ratio stays below 0.1 and the loss falls below its present level",
+    )
+
+
+def _worst_ratio(case: Case) -> float | None:
+    readings = [
+        cited.value
+        for finding in case.window.findings
+        if finding.branch == case.window.run.branch
+        for cited in finding.evidence
+        if cited.metric == metrics.UPDATE_RATIO
+    ]
+    return max(readings[-3:], default=case.figure(metrics.UPDATE_RATIO))
+
+
+def go_back_and_restore_schedule(case: Case) -> Remedy | NoProposal:
+    """Go back to before the jump and follow the declared plan."""
+    target = case.target()
+    if isinstance(target, NoProposal):
+        return target
+    if not case.window.run.capabilities.lr_plan_declared:
+        return case.no("unsupported", "the run declared no learning-rate plan to go back to")
+    return Remedy(
+        (Rollback(checkpoint=target.id), SetLR(value="plan")),
+        "the learning rate jumped above its plan and the weights took it; putting it right in "
+        f"place comes too late, so go back to step {target.step} and follow the plan",
+        "the loss returns to its course before the jump",
+    )
+
+
+def restore_schedule(case: Case) -> Remedy | NoProposal:
+    """Follow the declared plan, in place."""
+    if not case.window.run.capabilities.lr_plan_declared:
+        return case.no("unsupported", "the run declared no learning-rate plan to go back to")
+    return Remedy(
+        (SetLR(value="plan"),),
+        "the learning rate fell below its plan; the weights are sound, so follow the plan from "
+        "here without going back",
+        "updates resume and the loss goes on falling",
+    )
+
+
+def go_back_and_skip(case: Case) -> Remedy | NoProposal:
+    """Go back to before the data that did it, and leave that data out; more with every rung."""
+    target = case.target()
+    if isinstance(target, NoProposal):
+        return target
+    step = case.window.run.step
+    skip = max(step - target.step, 0) + SKIP_BATCHES * 2**case.rung
+    return Remedy(
+        (Rollback(checkpoint=target.id, skip_batches=skip),),
+        f"the loss left its course at step {case.episode.onset_step} and did not come back, with "
+        "the learning rate on plan: the data is the likely cause, so go back to step "
+        f"{target.step} and leave out {skip} batches",
+        "the loss returns to its course and does not leave it at the same place",
+    )
+
+
+def go_back_and_clip(case: Case) -> Remedy | NoProposal:
+    """Go back to before the gradients exploded, and clip them."""
+    target = case.target()
+    if isinstance(target, NoProposal):
+        return target
+    max_norm = _healthy_clip(case) / 2**case.rung
+    max_norm = float(f"{max_norm:.2g}")
+    return Remedy(
+        (Rollback(checkpoint=target.id), SetGradClip(max_norm=max_norm)),
+        f"the gradients exploded; go back to step {target.step} and clip them at {max_norm:g}, "
+        "which lowering the learning rate alone did not replace where it was measured",
+        "the gradient norm stays bounded and the loss finite",
+    )
+
+
+def clip_gradients(case: Case) -> Remedy | NoProposal:
+    """Clip from here on."""
+    max_norm = float(f"{_healthy_clip(case):.2g}")
+    return Remedy(
+        (SetGradClip(max_norm=max_norm),),
+        f"gradients spike while the weights are sound; clip them at {max_norm:g}",
+        "the gradient norm stays bounded",
+    )
+
+
+def _healthy_clip(case: Case) -> float:
+    median = case.figure("grad_norm_median")
+    return 1.0 if median is None or median <= 0 else min(CLIP_OVER_MEDIAN * median, 1.0)
+
+
+def go_back_only(case: Case) -> Remedy | NoProposal:
+    """Go back and play the same steps again: what happened there will not happen twice."""
+    target = case.target()
+    if isinstance(target, NoProposal):
+        return target
+    return Remedy(
+        (Rollback(checkpoint=target.id),),
+        f"the weights changed in a way the training did not ask for; go back to step {target.step}",
+        "the same steps give a sound course",
+    )
+
+
+def restore_loss_scale(case: Case) -> Remedy | NoProposal:
+    """Put the loss scale back to what the run began with."""
+    knob = case.window.run.capabilities.knobs.get(metrics.LOSS_SCALE)
+    if knob is None or not isinstance(knob.default, int | float):
+        return case.no("unsupported", "the run registered no knob `loss_scale` to put right")
+    if knob.value == knob.default:
+        return case.no("waiting", "the loss scale is at its default already")
+    return Remedy(
+        (SetKnob(name=metrics.LOSS_SCALE, value=float(knob.default)),),
+        f"updates are skipped at loss scale {knob.value}; no learning-rate or optimizer action "
+        f"changes that, so put the scale back to {knob.default:g}",
+        "updates are made again",
+    )
+
+
+def restore_epsilon(case: Case) -> Remedy | NoProposal:
+    """Put Adam's epsilon to where it does not hold the updates back."""
+    setting = case.window.run.capabilities.settings.get("optimizer.eps")
+    share = case.figure(metrics.EPS_SHARE)
+    if setting is None or share is None or share < 0.5:
+        return case.no("cannot_tell", "updates have no effect, and epsilon is not the reason")
+    return Remedy(
+        (SetOptimizer(name="eps", value=HEALTHY_EPS),),
+        f"epsilon {setting.value} exceeds the root of the second moment for {share:.0%} of the "
+        "parameters, which are hardly updated at all",
+        "the update ratio rises and the loss falls faster",
+    )
+
+
+def raise_lr(case: Case) -> Remedy | NoProposal:
+    """Raise a learning rate that is far too low, in place."""
+    ratio = case.figure(metrics.UPDATE_RATIO)
+    if ratio is None or ratio <= 0:
+        return case.no("cannot_tell", "the update ratio is not known")
+    factor = min(RAISE_FACTOR, TARGET_UPDATE_RATIO / ratio)
+    if factor < 1.5:
+        return case.no("benign", f"the update ratio {ratio:.3g} is healthy by now")
+    factor = float(f"{factor:.3g}")
+    return Remedy(
+        (ScaleLR(factor=factor),),
+        f"updates are {ratio:.2g} of the weights where {TARGET_UPDATE_RATIO:g} is healthy, and "
+        "the loss falls along a straight line without noise: the learning rate is far too low",
+        "the loss falls faster",
+    )

@@ -1,0 +1,58 @@
+"""The commands, and what becomes of an error: one clear line and exit code 2."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from autopilot import __version__
+from autopilot.cli import act, demo, fly, look, policies
+from autopilot.errors import AutopilotError
+
+app = typer.Typer(
+    name="autopilot",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="An autopilot for training runs: it watches, proposes under a policy, acts, proves, "
+    "and undoes.\n\nBegin with [bold]autopilot demo[/bold]. A RUN is a run directory, or the URL "
+    "of its control API with a token in AUTOPILOT_TOKEN.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"autopilot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+demo.register(app)
+fly.register(app)
+look.register(app)
+act.register(app)
+app.add_typer(policies.app, name="policy")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except AutopilotError as error:
+        line = " ".join(str(error).split())
+        print(f"autopilot: {line}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

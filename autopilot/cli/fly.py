@@ -1,0 +1,170 @@
+"""``run`` and ``watch``: piloting a run."""
+
+import contextlib
+import os
+import signal
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopilot.cli.output import Json, RunArgument, console
+from autopilot.client import HttpRun, connect
+from autopilot.console.approver import TerminalApprover
+from autopilot.errors import AutopilotError, BadInput, Unreachable
+from autopilot.launch import Launched, launch
+from autopilot.loop import Autopilot
+from autopilot.policy import read_policy
+from autopilot.ports import Agent
+from autopilot.schema import Event
+
+AgentOption = Annotated[
+    str, typer.Option("--agent", help="Who pilots: rules, or observe to only watch.")
+]
+_START_LIMIT = 600.0
+"""Seconds that a script may take before it opens its session."""
+_PILOT_LIMIT = 30.0
+"""Seconds that a run's first step waits for the pilot."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(watch)
+
+
+def make_agent(name: str) -> Agent:
+    """An agent by name.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    from autopilot_agents.rules import ObserveAgent, RuleAgent
+
+    agents: dict[str, type[RuleAgent | ObserveAgent]] = {
+        "rules": RuleAgent,
+        "observe": ObserveAgent,
+    }
+    if name not in agents:
+        raise BadInput(f"--agent {name}: no such agent; known: {', '.join(agents)}")
+    return agents[name]()
+
+
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- CMD…", help="The training command, after --.")
+    ],
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file; by default the default policy.")
+    ] = None,
+    agent: AgentOption = "rules",
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Where the run is recorded.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start a training process, pilot it, take approvals in this terminal.
+
+    Its script opens a Session; everything it prints comes through. Ends with its exit code.
+    With --json the journal comes as JSON lines on standard error.
+    """
+    if policy is not None:
+        read_policy(policy)
+    pilot = make_agent(agent)
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = run_dir or Path("runs") / f"run-{stamp}"
+    _check_writable(folder)
+    launched = launch(command, run_dir=folder, policy=policy, wait_for_pilot=_PILOT_LIMIT)
+    with _signals_to(launched):
+        try:
+            if launched.wait_until_up(_START_LIMIT):
+                _pilot(launched, pilot, json)
+        except AutopilotError as error:
+            words = f"autopilot: the pilot stopped: {error}; training goes on"
+            print(words, file=sys.stderr)
+        code = launched.exit_code()
+    if code == 0 and not (folder / "run.json").exists():
+        print("autopilot: the command opened no Session; nothing was piloted", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def watch(run: RunArgument, agent: AgentOption = "rules", json: Json = False) -> None:
+    """Attach a pilot to a live run, from any terminal, at any time.
+
+    It sees what happened before it came. Ctrl-C detaches it; training goes on.
+    """
+    pilot = make_agent(agent)
+    with connect(run, "agent", pilot.name) as live, contextlib.ExitStack() as stack:
+        live.info()
+        approver = None
+        if not json and sys.stdin.isatty() and "://" not in run:
+            operator = stack.enter_context(connect(run, "operator", "terminal"))
+            approver = _approver(operator, stack)
+        with contextlib.suppress(KeyboardInterrupt):
+            _fly(Autopilot(live, pilot, approver), json)
+
+
+def _pilot(launched: Launched, agent: Agent, json: bool) -> None:
+    """Pilot until the run ends."""
+    with launched.connect("agent", agent.name) as live, contextlib.ExitStack() as stack:
+        approver = None
+        if not json and sys.stdin.isatty():
+            operator = stack.enter_context(launched.connect("operator", "terminal"))
+            approver = _approver(operator, stack)
+        _fly(Autopilot(live, agent, approver), json)
+
+
+def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprover:
+    approver = TerminalApprover(operator, console)
+    stack.callback(approver.close)
+    return approver
+
+
+def _fly(autopilot: Autopilot, json: bool) -> None:
+    while not autopilot.ended:
+        try:
+            _tell(autopilot.look(wait=5.0), json)
+        except Unreachable:
+            return
+
+
+def _tell(events: Sequence[Event], json: bool) -> None:
+    from autopilot.console.story import print_story
+
+    if not json:
+        print_story(console, events)
+        return
+    for event in events:
+        print(event.model_dump_json(), file=sys.stderr, flush=True)
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail before a process is started, not inside of it."""
+    above = folder
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise BadInput(f"run directory {folder}: {above} cannot be written to")
+
+
+@contextlib.contextmanager
+def _signals_to(launched: Launched) -> Iterator[None]:
+    """Pass a request to end on to the training process, and wait for it to end by itself.
+
+    Ctrl-C reaches it without our help: it is in the terminal's foreground like us.
+    """
+
+    def forward(number: int, frame: types.FrameType | None) -> None:
+        if number != signal.SIGINT and launched.process.poll() is None:
+            launched.process.send_signal(number)
+
+    before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,172 @@
+"""The pilot's loop: an episode opens, an agent looks at a window and proposes, the run answers.
+
+The same loop flies a live run and replays a recording; only the :class:`~autopilot.ports.Run`
+differs. It keeps no state that matters: kill it, start it again, and it goes on from the journal.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autopilot.errors import AutopilotError, Refused, Unreachable
+from autopilot.ports import Agent, Approver, Run
+from autopilot.schema import Episode, Event, NoProposal, Proposal, ProposalRecord, Window
+from autopilot.window import build_window
+
+log = logging.getLogger("autopilot.pilot")
+
+_WAIT = 5.0
+"""Longest time between two heartbeats, in seconds; the policy's lease is several times that."""
+_RETRY_STEPS = 5
+_RETRY_SECONDS = 2.0
+
+
+@dataclass
+class _Considered:
+    """What was known of an episode when it was last looked at."""
+
+    signature: tuple[object, ...]
+    step: int
+    at: float
+    again: bool
+
+
+@dataclass
+class Autopilot:
+    """Pilots one run.
+
+    Args:
+        run: Live, or a recording.
+        agent: Makes the proposals.
+        approver: Takes what the policy asks about to a person; None leaves it to others, or to
+            the policy's expiry.
+    """
+
+    run: Run
+    agent: Agent
+    approver: Approver | None = None
+    seen_seq: int = 0
+    ended: bool = False
+    _considered: dict[str, _Considered] = field(default_factory=dict)
+    _said: dict[str, NoProposal] = field(default_factory=dict)
+    _offered: set[str] = field(default_factory=set)
+    _attempts: int = 0
+
+    def fly(self) -> None:
+        """Pilot until the run ends or cannot be reached any more."""
+        while not self.ended:
+            try:
+                self.look(wait=_WAIT)
+            except Unreachable:
+                log.info("the run does not answer any more")
+                return
+
+    def look(self, wait: float = 0.0) -> Sequence[Event]:
+        """One pass: wait for news, decide what needs deciding, say that it was looked at.
+
+        Returns:
+            The journal events that were new.
+        """
+        events = self.run.events(self.seen_seq, wait=self._patience(wait))
+        if events:
+            self.seen_seq = events[-1].seq
+        if any(event.kind == "run_ended" for event in events):
+            self.ended = True
+            self._withdraw_all("the run has ended")
+            return events
+        self._follow_up(events)
+        for episode in self.run.episodes():
+            if episode.status == "open" and (episode.alarm or episode.invariant_broken):
+                self._consider(episode)
+        self.run.heartbeat(self.seen_seq)
+        return events
+
+    def _patience(self, wait: float) -> float:
+        return min(wait, 0.2) if any(c.again for c in self._considered.values()) else wait
+
+    def _consider(self, episode: Episode) -> None:
+        records = [r for r in self.run.proposals() if r.proposal.episode == episode.id]
+        signature = (
+            episode.status,
+            episode.kind,
+            episode.diagnosis,
+            len(episode.findings),
+            tuple((record.id, record.status) for record in records),
+        )
+        step, now = episode.last_step, time.monotonic()
+        last = self._considered.get(episode.id)
+        if last is not None and last.signature == signature:
+            waited = abs(step - last.step) >= _RETRY_STEPS or now - last.at >= _RETRY_SECONDS
+            if not (last.again and waited):
+                return
+        if any(record.status in ("pending", "queued") for record in records):
+            return
+        again = self._decide(episode)
+        self._considered[episode.id] = _Considered(signature, step, now, again)
+
+    def _decide(self, episode: Episode) -> bool:
+        """Ask the agent and file what it says; whether to try again without any news."""
+        window = build_window(self.run, episode)
+        answer = self._ask(window)
+        if isinstance(answer, NoProposal):
+            if self._said.get(episode.id) != answer:
+                self._said[episode.id] = answer
+                self.run.heartbeat(self.seen_seq, answer)
+            return answer.kind == "waiting"
+        self._attempts += 1
+        key = f"{window.run.run_id}:{episode.id}:{window.run.seq}:{self._attempts}"
+        try:
+            record = self.run.propose(answer, key=key)
+        except Unreachable:
+            raise
+        except Refused as refusal:
+            log.info("proposal refused: %s", refusal)
+            return True
+        if record.status == "pending":
+            self._offer(record, window)
+        rule = record.verdict.rule
+        return record.status == "denied" and rule.startswith(("cooldown", "in_flight"))
+
+    def _ask(self, window: Window) -> Proposal | NoProposal:
+        try:
+            return self.agent.propose(window)
+        except AutopilotError:
+            raise
+        except Exception as error:  # an agent's fault never becomes an action
+            log.exception("agent %s failed", self.agent.name)
+            episode = window.episode.id if window.episode is not None else None
+            return NoProposal(kind="fault", reason=repr(error)[:300], episode=episode)
+
+    # --- what waits for a person ------------------------------------------------------------------
+
+    def _follow_up(self, events: Sequence[Event]) -> None:
+        """Offer what others proposed and the policy asks about; withdraw what is settled."""
+        for event in events:
+            body = event.body.get("record")
+            if body is None:
+                continue
+            record = ProposalRecord.model_validate(body)
+            if record.status != "pending" and record.id in self._offered:
+                self._withdraw(record.id, f"{record.status} by {event.actor}")
+        if self.approver is None:
+            return
+        for record in self.run.proposals("pending"):
+            if record.id not in self._offered:
+                found = {e.id: e for e in self.run.episodes()}
+                episode = found.get(record.proposal.episode or "")
+                self._offer(record, build_window(self.run, episode))
+
+    def _offer(self, record: ProposalRecord, window: Window) -> None:
+        if self.approver is not None and record.id not in self._offered:
+            self._offered.add(record.id)
+            self.approver.offer(record, window)
+
+    def _withdraw(self, proposal_id: str, reason: str) -> None:
+        self._offered.discard(proposal_id)
+        if self.approver is not None:
+            self.approver.withdraw(proposal_id, reason)
+
+    def _withdraw_all(self, reason: str) -> None:
+        for proposal_id in list(self._offered):
+            self._withdraw(proposal_id, reason)
