@@ -91,9 +91,18 @@ class Case:
     calm: int = 0
     waits_until: int = 0
     waits: int = 0
+    falling: bool = False
+    held_out: tuple[float, float] | None = None
     treated_row: int = -1
     relapse_until: int = -1
     shown: Episode | None = None
+
+
+HURT = 0.03
+"""Share by which the held-out loss must have risen since before the onset; seeds differ by less."""
+LEAP = 3.0
+"""A rate so many times its plan damages weights within a handful of updates: put right in place one
+step later, most of the gap stays."""
 
 
 def diagnose(case: Case, *, has_grad_norm: bool) -> tuple[Diagnosis, str]:
@@ -119,6 +128,8 @@ def diagnose(case: Case, *, has_grad_norm: bool) -> tuple[Diagnosis, str]:
 def _diagnose_schedule(case: Case) -> tuple[Diagnosis, str]:
     ratio = case.worst_ratio
     hurt = not LOSS_ONLY.isdisjoint(case.messages) or case.raised.bit_count() >= 2
+    if ratio >= LEAP:
+        return "damaged", "the rate leapt above its plan, and a few such updates are enough"
     if ratio > 1.5 and hurt:
         return "damaged", "the rate is above its plan and the loss has already suffered"
     if ratio > 1.0:
@@ -127,12 +138,17 @@ def _diagnose_schedule(case: Case) -> tuple[Diagnosis, str]:
 
 
 def _diagnose_loss(case: Case, has_grad_norm: bool) -> tuple[Diagnosis, str]:
+    hurt = _held_out_verdict(case)
+    if hurt is not None:
+        return hurt
     if case.status == "closed" and case.treated_row < 0 and not case.climbing:
         return "benign", "the loss came back by itself"
     if case.new_source is not None and case.source_rows >= 0:
         return _diagnose_shift(case, case.new_source, has_grad_norm)
     if case.status == "watching":
         return "unknown", f"it has {RECOVERY_ROWS} rows to come back by itself"
+    if case.falling:
+        return "unknown", "it is on its way back; a held-out evaluation would tell what it left"
     if case.grad_loud:
         return "damaged", "the loss stays up and the gradients grew with it"
     if case.climbing:
@@ -141,6 +157,19 @@ def _diagnose_loss(case: Case, has_grad_norm: bool) -> tuple[Diagnosis, str]:
     if case.peak >= enough:
         return "damaged", "the loss stays far above its course"
     return "unknown", "the loss stays a little up while nothing else speaks of damage"
+
+
+def _held_out_verdict(case: Case) -> tuple[Diagnosis, str] | None:
+    """What an evaluation after the onset says against the last one before it."""
+    if case.held_out is None or case.new_source is not None:
+        return None
+    before, after = case.held_out
+    figures = f"the held-out loss went from {before:.4g} to {after:.4g}"
+    if not after <= before + HURT * abs(before):
+        return "damaged", f"{figures}: the weights are hurt, whatever the training loss does"
+    if case.climbing:
+        return None
+    return "benign", f"{figures}: the weights are sound"
 
 
 def _diagnose_shift(case: Case, source: str, has_grad_norm: bool) -> tuple[Diagnosis, str]:

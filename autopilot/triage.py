@@ -35,6 +35,7 @@ from autopilot.schema.metrics import (
     SECOND_MOMENT_STALENESS,
     UPDATE_RATIO,
     UPDATE_SKIPPED,
+    VAL_LOSS,
 )
 
 QUIET_ROWS = 100
@@ -87,6 +88,7 @@ class Triage:
         self._source_rows = 0
         self._source_began: tuple[str, int] | None = None
         self._hints: deque[tuple[int, Finding]] = deque(maxlen=64)
+        self._held_out: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self._row = 0
 
     def update(self, row: Row, findings: Sequence[Finding]) -> list[Episode]:
@@ -134,6 +136,7 @@ class Triage:
         for case in self._cases:
             case.branch = branch
         self._hints.clear()
+        self._held_out = deque((e for e in self._held_out if e[0] <= step), maxlen=_KEPT)
         self._last.clear()
         self._grad_median.reset()
 
@@ -151,6 +154,9 @@ class Triage:
         self._loss.observe(row)
         self._grad.observe(row)
         self._last.update(row.values)
+        held_out = row.values.get(VAL_LOSS)
+        if held_out is not None:
+            self._weigh(row.step, held_out)
         if self._grad.fresh:
             self._grad_median.add(row.values[GRAD_NORM])
         source = row.source
@@ -163,6 +169,17 @@ class Triage:
             if len(self._sources) > 1024:
                 oldest = min(self._sources, key=lambda name: self._sources[name])
                 del self._sources[oldest]
+
+    def _weigh(self, step: int, held_out: float) -> None:
+        """An evaluation says whether what is under way has hurt the weights."""
+        for case in self._cases:
+            if case.group != "course" or not _untreated(case) or step < case.onset:
+                continue
+            before = [value for at, value in self._held_out if at < case.onset]
+            if before:
+                case.held_out = (before[-1], held_out)
+        if isfinite(held_out):
+            self._held_out.append((step, held_out))
 
     def _join_watch(self, finding: Finding) -> None:
         """A watch opens nothing; it is evidence for what is under way."""
@@ -246,6 +263,8 @@ class Triage:
         case.stale = 0.0
         case.new_source = None
         case.waits = 0
+        case.falling = False
+        case.held_out = None
         case.worst_ratio = 0.0
         case.messages.clear()
 
@@ -292,7 +311,8 @@ class Triage:
             case.stale = max(case.stale, stale)
         if case.new_source is not None and row.source is not None:
             case.source_rows += 1 if row.source == case.new_source else -1
-        if case.status == "watching" and case.treated_row < 0 and self._row >= case.waits_until:
+        waits = case.status == "watching" or case.falling
+        if waits and case.treated_row < 0 and self._row >= case.waits_until:
             self._end_wait(case)
             return
         healthy = not loss.held and not case.raised
@@ -308,15 +328,17 @@ class Triage:
         """The recovery window is over: back, on its way back, or staying up."""
         loss = self._loss
         still = loss.held or case.raised.bit_count() >= RECOVERY_ROWS // 2
-        if not still:
+        case.falling = False
+        if not still and case.status == "watching":
             case.status = "closed"
-        elif case.waits < WAITS and loss.excess < 0.5 * case.peak:
+            return
+        case.status = "open"
+        if case.waits < WAITS and loss.excess < 0.5 * case.peak:
             # Halving its height in every window: BLOOM-176B took 30 iterations to come back.
+            case.falling = True
             case.waits += 1
             case.waits_until = self._row + RECOVERY_ROWS
             case.peak = loss.excess
-        else:
-            case.status = "open"
 
     def _may_relapse(self, case: Case) -> bool:
         return self._row <= case.relapse_until

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from autopilot.schema import (
     CheckpointInfo,
     Episode,
+    Evaluate,
     Intervention,
     NoProposal,
+    ProposalRecord,
     RewarmLR,
     Rollback,
     ScaleLR,
@@ -22,13 +24,18 @@ from autopilot.schema import (
     metrics,
 )
 
-TARGET_UPDATE_RATIO = 0.03
-"""Update-to-weight ratio of healthy early steps; a learning rate is scaled towards it."""
-LEAST_FACTOR, MOST_FACTOR = 1 / 16, 1 / 2
+TARGET_FIRST_RATIO = 0.045
+"""Update-to-weight ratio of the very first step at a tuned learning rate. Only there it is exactly
+proportional to the rate, so one reading tells how many times too high the rate is."""
+TARGET_UPDATE_RATIO = 0.02
+"""The same some steps later, where it saturates."""
+LEAST_FACTOR, MOST_FACTOR = 1 / 32, 1 / 2
 """One rung never lowers the learning rate more, or less, than this."""
 REWARM_STEPS = 20
+EPS_REWARM_STEPS = 60
+"""Updates grow manifold with the right epsilon; measured, a short ramp was not enough."""
 RAISE_FACTOR = 4.0
-SKIP_BATCHES = 60
+SKIP_BATCHES = 100
 HEALTHY_EPS = 1e-8
 CLIP_OVER_MEDIAN = 2.0
 _EARLY = 60
@@ -56,11 +63,16 @@ class Case:
     def rung(self) -> int:
         """Remedies applied for this episode so far."""
         return sum(
-            record.proposal.episode == self.episode.id
-            and record.status in _DONE
+            record.status in _DONE
             and record.receipt is not None
-            for record in self.window.history
+            and record.proposal.interventions != (Evaluate(),)
+            for record in self.tried
         )
+
+    @property
+    def tried(self) -> list[ProposalRecord]:
+        """What was proposed for this episode."""
+        return [r for r in self.window.history if r.proposal.episode == self.episode.id]
 
     def figure(self, name: str) -> float | None:
         """A figure of the episode's fingerprint."""
@@ -91,20 +103,39 @@ class Case:
         return good[-1 - depth]
 
 
+def look_closer(case: Case) -> Remedy | None:
+    """Evaluate, once, where that would tell damage from a passing disturbance."""
+    asked = any(
+        record.proposal.interventions == (Evaluate(),)
+        and record.filed_step >= case.episode.onset_step
+        for record in case.tried
+    )
+    if asked or not case.offers("evaluate"):
+        return None
+    return Remedy(
+        (Evaluate(),),
+        "the training loss does not tell whether the weights are hurt; the held-out loss does",
+        "a held-out loss to hold against the last one before the onset",
+    )
+
+
 def go_back_and_lower_lr(case: Case) -> Remedy | NoProposal:
     """Go back and lower the learning rate towards a healthy update ratio, with a re-warm-up.
 
-    The ratio saturates where the rate is far too high, so it takes up to three rungs.
+    The factor follows from the first step's ratio; where that was not seen, from a later one, which
+    saturates where the rate is far too high, so it may take up to three rungs.
     """
     target = case.target(from_start=case.episode.kind in ("lr_too_high", "no_warmup"))
     if isinstance(target, NoProposal):
         return target
-    ratio = _worst_ratio(case)
-    factor = 0.25
-    if case.episode.kind in ("lr_too_high", "no_warmup") and ratio is not None and ratio > 0:
-        factor = min(max(TARGET_UPDATE_RATIO / ratio, LEAST_FACTOR), MOST_FACTOR)
+    factor, measured = 0.25, ""
+    if case.episode.kind in ("lr_too_high", "no_warmup"):
+        step, ratio = _telling_ratio(case)
+        healthy = TARGET_FIRST_RATIO if step <= 1 else TARGET_UPDATE_RATIO
+        if ratio > 0:
+            factor = min(max(healthy / ratio, LEAST_FACTOR), MOST_FACTOR)
+            measured = f" (update ratio {ratio:.3g} at step {step}, healthy {healthy:g})"
     factor = float(f"{factor:.3g}")
-    measured = f" (update ratio {ratio:.3g}, healthy {TARGET_UPDATE_RATIO:g})" if ratio else ""
     return Remedy(
         (Rollback(checkpoint=target.id), ScaleLR(factor=factor), RewarmLR(steps=REWARM_STEPS)),
         f"the weights are damaged by a learning rate that is too high{measured}; lowering it in "
@@ -113,15 +144,16 @@ def go_back_and_lower_lr(case: Case) -> Remedy | NoProposal:
     )
 
 
-def _worst_ratio(case: Case) -> float | None:
+def _telling_ratio(case: Case) -> tuple[int, float]:
+    """The earliest update ratio that the findings on this branch cite, with its step."""
     readings = [
-        cited.value
+        (cited.step, cited.value)
         for finding in case.window.findings
         if finding.branch == case.window.run.branch
         for cited in finding.evidence
         if cited.metric == metrics.UPDATE_RATIO
     ]
-    return max(readings[-3:], default=case.figure(metrics.UPDATE_RATIO))
+    return min(readings, default=(case.window.run.step, 0.0))
 
 
 def go_back_and_restore_schedule(case: Case) -> Remedy | NoProposal:
@@ -225,13 +257,13 @@ def restore_loss_scale(case: Case) -> Remedy | NoProposal:
 
 
 def restore_epsilon(case: Case) -> Remedy | NoProposal:
-    """Put Adam's epsilon to where it does not hold the updates back."""
+    """Put Adam's epsilon to where it does not hold the updates back, and ease into it."""
     setting = case.window.run.capabilities.settings.get("optimizer.eps")
     share = case.figure(metrics.EPS_SHARE)
     if setting is None or share is None or share < 0.5:
         return case.no("cannot_tell", "updates have no effect, and epsilon is not the reason")
     return Remedy(
-        (SetOptimizer(name="eps", value=HEALTHY_EPS),),
+        (SetOptimizer(name="eps", value=HEALTHY_EPS), RewarmLR(steps=EPS_REWARM_STEPS)),
         f"epsilon {setting.value} exceeds the root of the second moment for {share:.0%} of the "
         "parameters, which are hardly updated at all",
         "the update ratio rises and the loss falls faster",
@@ -250,6 +282,6 @@ def raise_lr(case: Case) -> Remedy | NoProposal:
     return Remedy(
         (ScaleLR(factor=factor),),
         f"updates are {ratio:.2g} of the weights where {TARGET_UPDATE_RATIO:g} is healthy, and "
-        "the loss falls along a straight line without noise: the learning rate is far too low",
+        "the loss falls steadily, far above its noise: the learning rate is far too low",
         "the loss falls faster",
     )

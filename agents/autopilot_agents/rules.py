@@ -18,6 +18,7 @@ from autopilot_agents.remedies import (
     go_back_and_restore_schedule,
     go_back_and_skip,
     go_back_only,
+    look_closer,
     raise_lr,
     restore_epsilon,
     restore_loss_scale,
@@ -63,10 +64,13 @@ class RuleAgent:
             return NoProposal(kind="benign", reason="nothing is wrong")
         if episode.diagnosis == "benign":
             return NoProposal(kind="benign", reason=episode.reason, episode=episode.id)
+        case = Case(window, episode)
         if episode.diagnosis == "unknown":
+            closer = look_closer(case)
+            if closer is not None:
+                return _proposal(case, closer)
             reason = f"cannot tell whether the weights are damaged: {episode.reason}"
             return NoProposal(kind="cannot_tell", reason=reason, episode=episode.id)
-        case = Case(window, episode)
         ladders = DAMAGED if episode.diagnosis == "damaged" else MISDRIVEN
         ladder = ladders.get(episode.kind, ())
         if not ladder:

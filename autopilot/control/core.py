@@ -14,6 +14,7 @@ from autopilot.ports import Clock
 from autopilot.schema import (
     Capabilities,
     CheckpointInfo,
+    Episode,
     EventKind,
     PilotState,
     ProposalRecord,
@@ -73,6 +74,11 @@ class Core:
         if key is not None:
             body["key"] = key
         self.write(kind, actor, body)
+
+    def note_episode(self, episode: Episode) -> None:
+        """An episode began or changed."""
+        self.health.note_episode(episode)
+        self.write("episode", SYSTEM, {"episode": episode.model_dump(mode="json")})
 
     def checkpoints(self) -> tuple[CheckpointInfo, ...]:
         """The states one can go back to, oldest first, each marked good or not."""

@@ -102,7 +102,8 @@ class Flight:
         if changes_run:
             core.state_version += 1
             self._supersede(record.id)
-            core.observation.intervened()
+            for episode in core.observation.intervened():
+                core.note_episode(episode)
         lease = record.proposal.lease_steps
         if canary is not None or lease is not None:
             self._watches[record.id] = Watch(
@@ -199,7 +200,7 @@ class Flight:
         limit = core.policy.reflexes.hold_on_alarm
         if limit <= 0 or core.policy.autonomy == "observe" or not core.pilot_alive():
             return
-        if episode.status == "open" and episode.diagnosis in ("damaged", "misdriven"):
+        if episode.status == "open" and episode.diagnosis != "benign":
             self.hold = Hold(episode.id, core.recorder.last_seq, core.clock.now() + limit)
 
     def release(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from autopilot.detectors import DetectorBank
@@ -46,10 +47,8 @@ class Observation:
         found = self._bank.update(row)
         if found:
             found = [self._number(finding) for finding in found]
-        changed = self._triage.update(row, found)
-        for episode in changed:
-            self.episodes[episode.id] = episode
-        return Sighting([self._attach(finding) for finding in found], list(changed))
+        changed = self._news(self._triage.update(row, found))
+        return Sighting([self._attach(finding) for finding in found], changed)
 
     def start_branch(self, name: str, parent: str, fork_step: int) -> None:
         """A branch begins: it leaves its parent's course after that step."""
@@ -57,10 +56,24 @@ class Observation:
         self._triage.branch_started(name, fork_step, self.step)
         self.branch, self.step = name, fork_step
 
-    def intervened(self) -> None:
-        """An intervention changed the run: baselines from before it no longer hold."""
+    def intervened(self) -> list[Episode]:
+        """An intervention changed the run: baselines from before it no longer hold.
+
+        Returns:
+            The episodes that count as treated with it.
+        """
         self._bank.reset()
         self._triage.note_intervention(self.step)
+        return self._news(self._triage.open_episodes())
+
+    def _news(self, episodes: Iterable[Episode]) -> list[Episode]:
+        """Those of which something worth telling has changed; keeps them all."""
+        told = []
+        for episode in episodes:
+            if _gist(self.episodes.get(episode.id)) != _gist(episode):
+                told.append(episode)
+            self.episodes[episode.id] = episode
+        return told
 
     def course(self) -> dict[str, int]:
         """The branch in force and its ancestors, each with its last step on the present course."""
@@ -99,6 +112,12 @@ class Observation:
         while len(self.findings) > _FINDINGS_KEPT:
             del self.findings[next(iter(self.findings))]
         return finding
+
+
+def _gist(episode: Episode | None) -> tuple[object, ...]:
+    if episode is None:
+        return ()
+    return (episode.status, episode.kind, episode.diagnosis, episode.severity, episode.findings)
 
 
 def figures_agree(cited: Evidence, recorded: float | None) -> bool:

@@ -151,6 +151,7 @@ class ControlPlane:
     def note(self, kind: Literal["checkpoint", "evaluation"], body: dict[str, Any]) -> None:
         """A checkpoint was written, an evaluation was run."""
         with self._lock:
+            self._drain()
             self._core.write(kind, SYSTEM, body)
 
     def fault(self, text: str) -> None:
@@ -160,11 +161,15 @@ class ControlPlane:
             self._core.write("fault", SYSTEM, {"text": text})
 
     def end(self, status: Literal["ended", "failed"], reason: str) -> None:
-        """Take in what is left, journal the end, close the journal."""
+        """Take in what is left and journal the end; clients can still read it."""
         with self._lock:
             self._drain()
             self._core.status = status
             self._core.write("run_ended", SYSTEM, {"status": status, "reason": reason})
+
+    def close(self) -> None:
+        """Close the journal, once nobody asks any more."""
+        with self._lock:
             self._core.recorder.close()
 
     # --- the control thread ---------------------------------------------------------------------
@@ -197,8 +202,7 @@ class ControlPlane:
         for finding in sighting.findings:
             core.write("finding", SYSTEM, {"finding": finding.model_dump(mode="json")})
         for episode in sighting.episodes:
-            core.health.note_episode(episode)
-            core.write("episode", SYSTEM, {"episode": episode.model_dump(mode="json")})
+            core.note_episode(episode)
             self._flight.consider_hold(episode)
         self._flight.read(row)
 

@@ -14,6 +14,8 @@ FASTEST = 5e-3
 SIGNAL = 8.0
 SECOND_HALF = 0.7
 FROM_START = 10
+STILL_LIMIT = 5e-3
+STILL_WINDOW = 15
 _EVERY = 5
 _FLAT_UP = 1.02
 _FLAT_DOWN = 0.8
@@ -30,6 +32,9 @@ class LRTooLow(BaseDetector):
     0.7 of its first. Where each step tells so clearly that the next may be larger,
     raising the rate in place is safe (measured: -0.88 to -1.00 nats at 10 to 50 times).
 
+    Once found, and until the ratio is above 5e-3, a raise that was not enough is reported after 15
+    rows, as long as the loss keeps falling.
+
     Compare the learning-rate range test, Smith 2017, arXiv 1506.01186.
 
     >>> detector = LRTooLow()
@@ -42,6 +47,7 @@ class LRTooLow(BaseDetector):
     """
 
     __slots__ = (
+        "_found",
         "_from_start",
         "_highest",
         "_latch",
@@ -53,12 +59,13 @@ class LRTooLow(BaseDetector):
     )
     name = "lr_too_low"
     metrics: tuple[str, ...] = (UPDATE_RATIO, LOSS)
-    _kept = ("_from_start", "_highest", "_latch", "_losses", "_lr", "_ratio", "_rows", "_seen")
+    _kept = __slots__
 
     def __init__(self) -> None:
         # Outlives a reset: whether this run was ever seen from its start is no baseline.
         self._seen = False
         self._from_start = False
+        self._found = False
         super().__init__()
 
     def _clear(self) -> None:
@@ -79,12 +86,15 @@ class LRTooLow(BaseDetector):
         ratio = values.get(UPDATE_RATIO)
         if ratio is not None:
             self._ratio = ratio
-            if not 0.0 < ratio < LIMIT:
+            if not 0.0 < ratio < self._limit():
                 self._rows = 0
                 self._losses.clear()
-        if not 0.0 < self._ratio < LIMIT:
+        if not 0.0 < self._ratio < self._limit():
             return None
         return self._creeping(row)
+
+    def _limit(self) -> float:
+        return STILL_LIMIT if self._found else LIMIT
 
     def _creeping(self, row: Row) -> Finding | None:
         values = row.values
@@ -102,11 +112,17 @@ class LRTooLow(BaseDetector):
         if len(losses) > LONGEST:
             losses.pop(0)
         self._rows += 1
-        if self._rows < WINDOW or self._rows % _EVERY or lr < _FLAT_DOWN * self._highest:
+        window = STILL_WINDOW if self._found else WINDOW
+        if self._rows < window or self._rows % _EVERY or lr < _FLAT_DOWN * self._highest:
             return None
-        signal = straightness(losses)
-        if not self._latch.step(signal >= SIGNAL):
+        signal = (
+            fall(losses)
+            if self._found
+            else max(straightness(losses), straightness(losses[-WINDOW:]))
+        )
+        if not self._latch.step(signal >= (0.0 if self._found else SIGNAL)):
             return None
+        self._found = True
         return self._finding(
             row,
             "lr_too_low",
@@ -115,9 +131,19 @@ class LRTooLow(BaseDetector):
             metric=UPDATE_RATIO,
             score=LIMIT / self._ratio,
             message=f"one step changes the weights by {self._ratio:.2g} of their norm, and over "
-            f"{len(losses)} rows the loss falls in a straight line by {signal:.2g} times its noise",
+            f"{len(losses)} rows the loss falls steadily, by {signal:.2g} times its noise",
             evidence=evidence_of(row, LOSS, LR, UPDATE_RATIO),
         )
+
+
+def fall(values: list[float]) -> float:
+    """The fall of a series along its least-squares line over the noise around it; negative: a rise.
+
+    >>> fall([2.0, 1.9, 1.85, 1.7]) > 0 > fall([1.7, 1.8, 1.95, 2.0])
+    True
+    """
+    slope, noise = _line(values)
+    return -slope * len(values) / max(noise, 1e-12)
 
 
 def straightness(values: list[float]) -> float:

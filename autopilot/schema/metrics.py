@@ -19,14 +19,15 @@ LR_PLANNED: Final = "lr_planned"
 """What the declared plan says for the step, times what interventions put in force; without a
 declared plan, what the scheduler says, times the same."""
 UPDATE_RATIO: Final = "update_ratio"
-"""Norm of the parameters' change at the step over the norm of the parameters."""
+"""Norm of the parameters' change at the step over their norm before it. At the first step of a run
+it is exactly proportional to the learning rate; later ones saturate where that is too high."""
 SECOND_MOMENT_STALENESS: Final = "second_moment_staleness"
 """Largest over tensors of sqrt(sum g² / sum v) of Adam's second moment v: far above its own past
 when gradients outgrew their estimate."""
 EPS_SHARE: Final = "eps_share"
 """Share of parameters whose Adam epsilon exceeds sqrt(v): they are hardly updated at all."""
 PARAM_NORM: Final = "param_norm"
-"""Global 2-norm of the trained parameters."""
+"""Global 2-norm of the trained parameters before the step's update."""
 CLIPPED: Final = "clipped"
 """1 where the session clipped the gradients of the step, else 0."""
 UPDATE_SKIPPED: Final = "update_skipped"

@@ -102,7 +102,9 @@ class StepHooks:
         parameters, gradients = self.telemetry.gradients()
         norm = self.telemetry.grad_norm(gradients)
         self.values[metrics.GRAD_NORM] = norm
-        reflex = self.reflex.judge(norm) if self.telemetry.enabled else None
+        reflex = None
+        if self.telemetry.enabled:
+            reflex = self.reflex.judge(norm, clipped=self.max_norm is not None)
         if reflex is not None:
             for parameter in parameters:
                 parameter.grad = None

@@ -25,10 +25,17 @@ class UpdateReflex:
         self._sorted: list[float] = []
         self._in_a_row = 0
 
-    def judge(self, norm: float) -> str | None:
-        """The reflex that skips this update; None lets it through."""
+    def judge(self, norm: float, *, clipped: bool) -> str | None:
+        """The reflex that skips this update; None lets it through.
+
+        Args:
+            norm: Of the gradients, before clipping.
+            clipped: The session clips them, so a spike does no harm.
+        """
         if not math.isfinite(norm):
             return NON_FINITE if self._terms.skip_non_finite else None
+        if clipped:
+            return None
         factor = self._terms.skip_spike_factor
         ready = len(self._sorted) >= _READY
         if factor > 0 and ready and norm > factor * self.median():

@@ -163,6 +163,7 @@ class Session:
             self._training.plane.end("failed", f"{type(error).__name__}: {error}"[:500])
         if self._server is not None:
             self._server.stop()
+        self._training.plane.close()
 
     def _serve(self, plane: ControlPlane) -> None:
         """Open the control API; without one the run goes on, recorded but not controlled."""

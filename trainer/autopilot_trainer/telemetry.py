@@ -33,6 +33,7 @@ class Telemetry:
         self._parameters: list[torch.Tensor] = []
         self._before: list[torch.Tensor] | None = None
         self._buffers: list[torch.Tensor] = []
+        self._norm_before = 0.0
         self._updates = 0
         self._observed: float | None = None
 
@@ -76,21 +77,20 @@ class Telemetry:
         self._parameters, self._before = parameters, self._buffers
         with torch.no_grad():
             torch._foreach_copy_(self._before, [p.detach() for p in parameters])
+            self._norm_before = global_norm(self._before)
 
     def after_update(self, values: Values) -> None:
         """Measure what the update did, where it is measured."""
         if self._before is None:
             return
         with torch.no_grad():
-            now = [p.detach() for p in self._parameters]
-            torch._foreach_sub_(self._before, now)
-            norm = global_norm(now)
+            torch._foreach_sub_(self._before, [p.detach() for p in self._parameters])
             change = global_norm(self._before)
+        norm = self._norm_before
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
         self._before = None
-        if self._updates % _EVERY == 0 or self._updates <= _EVERY:
-            values.update(second_moments(self._optimizer))
+        values.update(second_moments(self._optimizer))
 
     def _due(self) -> bool:
         return self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0
