@@ -35,7 +35,9 @@ def run_with(
 
 
 def louder(row: Row) -> Row:
-    return changed(row, loss=row.values["loss"] * 1.6, grad_norm=row.values["grad_norm"] * 8)
+    """Damage: the loss is up, on held-out data too, and the gradients grew with it."""
+    up = {name: row.values[name] * 1.6 for name in ("loss", "val_loss") if name in row.values}
+    return changed(row, **up, grad_norm=row.values["grad_norm"] * 8)
 
 
 def shifted(row: Row) -> Row:
@@ -198,7 +200,7 @@ def test_a_treated_episode_closes_after_quiet_rows_and_later_trouble_is_new() ->
 
 def test_a_relapse_on_the_branch_after_a_rollback_is_the_same_episode() -> None:
     desk = Desk()
-    rows = run_with(lambda r: changed(r, update_ratio=0.3), start=0, rows=30)
+    rows = run_with(lambda r: changed(r, update_ratio=0.3, loss=4.0 + r.step % 2), start=0, rows=30)
     desk.read(rows[:10])
     desk.triage.branch_started("b1", 0, 9)
     told = desk.read(r._replace(branch="b1") for r in rows[1:12])

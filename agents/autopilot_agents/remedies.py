@@ -38,6 +38,8 @@ RAISE_FACTOR = 4.0
 SKIP_BATCHES = 100
 HEALTHY_EPS = 1e-8
 CLIP_OVER_MEDIAN = 2.0
+EXPLODED = 30.0
+"""Gradient norm over its median that no bad batch was seen to cause; healthy logs reach 7.5."""
 _EARLY = 60
 """Sickness that began before this step leaves nothing worth going back to but the beginning."""
 _DONE = frozenset({"applied", "kept", "reverted"})
@@ -197,6 +199,20 @@ def go_back_and_skip(case: Case) -> Remedy | NoProposal:
         f"{target.step} and leave out {skip} batches",
         "the loss returns to its course and does not leave it at the same place",
     )
+
+
+def go_back_and_contain(case: Case) -> Remedy | NoProposal:
+    """Go back and clip where the gradients exploded, else leave the data out."""
+    return go_back_and_clip(case) if _exploded(case) else go_back_and_skip(case)
+
+
+def _exploded(case: Case) -> bool:
+    """The gradient norm went far beyond what bad data does to it."""
+    seen = next((s for s in case.window.summaries if s.metric == metrics.GRAD_NORM), None)
+    if seen is None:
+        return False
+    healthy = case.figure("grad_norm_median") or seen.median
+    return seen.non_finite > 0 or seen.maximum > EXPLODED * healthy
 
 
 def go_back_and_clip(case: Case) -> Remedy | NoProposal:

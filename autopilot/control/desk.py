@@ -165,8 +165,16 @@ class Desk:
         core.enqueue(record)
         return record
 
-    def revert(self, proposal_id: str, *, actor: str, role: Role, reason: str) -> ProposalRecord:
-        """Undo an applied proposal by its inverse.
+    def revert(
+        self,
+        proposal_id: str,
+        *,
+        actor: str,
+        role: Role,
+        reason: str,
+        interventions: tuple[Intervention, ...] | None = None,
+    ) -> ProposalRecord:
+        """Undo an applied proposal by its inverse, or by what the caller knows to be better.
 
         Raises:
             Forbidden: An agent may undo only what it proposed itself.
@@ -178,14 +186,15 @@ class Desk:
             raise Forbidden(f"{proposal_id} is {record.actor}'s; an agent may undo its own only")
         if record.status not in _UNDONE_BY_INVERSE or record.receipt is None:
             raise Refused(f"{proposal_id} is {record.status}; only what is in force can be undone")
-        if not record.receipt.inverse:
+        inverse = record.receipt.inverse if interventions is None else interventions
+        if not inverse:
             why = record.receipt.no_inverse or "it has no inverse"
             raise Refused(f"{proposal_id} cannot be undone: {why}")
         under_way = next((r for r in core.ledger.all("queued") if r.reverts == proposal_id), None)
         if under_way is not None:
             return under_way
         undo = core.ledger.file(
-            Proposal(interventions=record.receipt.inverse, rationale=reason),
+            Proposal(interventions=inverse, rationale=reason),
             actor=actor,
             key=None,
             verdict=Verdict(decision="allow", rule="undo", reason=reason),

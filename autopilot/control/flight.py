@@ -13,9 +13,11 @@ from autopilot.schema import (
     CanaryResult,
     Command,
     Episode,
+    Intervention,
     ProposalRecord,
     ReadBack,
     Receipt,
+    Rollback,
     Row,
 )
 from autopilot.supported import check_supported
@@ -171,11 +173,18 @@ class Flight:
             reason = f"{core.failed_canaries} interventions made things worse"
             core.write("breaker", SYSTEM, {"open": True, "reason": reason})
         words = f"canary: {result.metric} {result.value:.4g}, bound {result.bound:.4g}"
-        self._undo(watch.proposal, words)
+        self._undo(watch.proposal, words, instead=_back_without_the_change(record))
 
-    def _undo(self, proposal_id: str, reason: str) -> None:
+    def _undo(
+        self,
+        proposal_id: str,
+        reason: str,
+        instead: tuple[Intervention, ...] | None = None,
+    ) -> None:
         try:
-            self._desk.revert(proposal_id, actor=SYSTEM, role="agent", reason=reason)
+            self._desk.revert(
+                proposal_id, actor=SYSTEM, role="agent", reason=reason, interventions=instead
+            )
         except Refused as refusal:
             self._core.write(
                 "note", SYSTEM, {"text": f"{proposal_id} was to be undone ({reason}): {refusal}"}
@@ -213,3 +222,20 @@ class Flight:
             return False
         self.hold = None
         return True
+
+
+def _back_without_the_change(record: ProposalRecord) -> tuple[Intervention, ...] | None:
+    """What undoes a failed proposal that went back: not the damaged state that it left.
+
+    The settings it changed are put back, and the run begins once more from the good state. One
+    that changed no setting has nothing to undo: the same steps would end the same way. None where
+    the proposal did not go back, so that its plain inverse holds.
+    """
+    assert record.receipt is not None, "a canary follows what was applied"
+    if not any(isinstance(i, Rollback) for i in record.proposal.interventions):
+        return None
+    settings = tuple(i for i in record.receipt.inverse if not isinstance(i, Rollback))
+    if not settings:
+        return ()
+    target = str(record.receipt.results.get("checkpoint", "last_good"))
+    return (*settings, Rollback(checkpoint=target))

@@ -10,8 +10,8 @@ from autopilot.schema.metrics import LOSS, LR, LR_PLANNED, UPDATE_RATIO
 LIMIT = 2e-3
 WINDOW = 40
 LONGEST = 80
-FASTEST = 5e-3
-SIGNAL = 8.0
+FASTEST = 8e-3
+SIGNAL = 6.0
 SECOND_HALF = 0.7
 FROM_START = 10
 STILL_LIMIT = 5e-3
@@ -27,8 +27,8 @@ class LRTooLow(BaseDetector):
     Fine-tuning moves weights by 1e-5 to 1e-4 a step and is healthy, so a small update ratio proves
     nothing by itself. Asked for are: a run seen from its start; a ratio below 2e-3 for forty rows;
     a planned rate that is neither warming up nor decayed below 0.8 of its highest; and a log loss
-    that falls in a straight line, by eight times its noise over the last 40 to 80 rows (a noisy
-    descent takes longer to prove), by at most half a percent a row, its second half no slower than
+    that falls in a straight line, by six times its noise over the last 40 to 80 rows (a noisy
+    descent takes longer to prove), by at most 0.8 % a row, its second half no slower than
     0.7 of its first. Where each step tells so clearly that the next may be larger,
     raising the rate in place is safe (measured: -0.88 to -1.00 nats at 10 to 50 times).
 
@@ -149,7 +149,7 @@ def fall(values: list[float]) -> float:
 def straightness(values: list[float]) -> float:
     """The fall of a series along its least-squares line over the noise around it.
 
-    0 where it does not fall, where it falls by over half a percent a row (that is not creeping),
+    0 where it does not fall, where it falls by over 0.8 % a row (that is not creeping),
     or where its second half falls slower than 0.7 of its first.
 
     >>> straightness([5.0 - 0.001 * i for i in range(40)]) > 100

@@ -10,6 +10,7 @@ from autopilot.schema.metrics import LOSS, LR, LR_PLANNED, UPDATE_RATIO
 LIMIT = 0.1
 EARLY_LIMIT = 0.08
 EARLY_STEPS = 60
+STUMBLE_WITHIN = 20
 FIRST_STEP = 4
 READINGS = 3
 NO_WARMUP_BELOW = 0.7
@@ -18,8 +19,9 @@ NO_WARMUP_BELOW = 0.7
 class UpdateRatioHigh(BaseDetector):
     """Report updates that overwrite the weights: three readings running above a tenth of them.
 
-    In the first sixty steps the limit is 0.08, and the loss must have risen above its first value
-    besides: a model that begins at or near zero takes large relative steps while it learns well.
+    In the first sixty steps the limit is 0.08, and within twenty rows the loss must stumble besides
+    (rise twice, or above its first value): a model that begins near zero, or a small problem, takes
+    large relative steps while it learns well.
     Healthy small language models read 0.02 at step 5; without a warm-up 0.14, and 25 times too
     high 0.2. The loss alone tells these apart only at step 60, and the gradient norm misleads: it
     is *lower* there. The first step's ratio is reported as evidence, because it alone is exactly
@@ -34,10 +36,30 @@ class UpdateRatioHigh(BaseDetector):
     [('no_warmup', 6)]
     """
 
-    __slots__ = ("_first_loss", "_first_lr", "_first_ratio", "_highest", "_latch", "_rose", "_run")
+    __slots__ = (
+        "_first_loss",
+        "_first_lr",
+        "_first_ratio",
+        "_highest",
+        "_last_loss",
+        "_latch",
+        "_rises",
+        "_run",
+        "_suspect",
+    )
     name = "update_ratio_high"
     metrics: tuple[str, ...] = (UPDATE_RATIO, LR)
-    _kept = ("_first_loss", "_first_lr", "_first_ratio", "_highest", "_latch", "_rose", "_run")
+    _kept = (
+        "_first_loss",
+        "_first_lr",
+        "_first_ratio",
+        "_highest",
+        "_last_loss",
+        "_latch",
+        "_rises",
+        "_run",
+        "_suspect",
+    )
 
     def _clear(self) -> None:
         self._run = 0
@@ -45,7 +67,9 @@ class UpdateRatioHigh(BaseDetector):
         self._first_ratio: list[float] = []
         self._first_lr = -1.0
         self._highest = 0.0
-        self._rose = False
+        self._last_loss: float | None = None
+        self._rises = 0
+        self._suspect = 0
         self._latch = Latch(calm=3, repeat=10)
 
     def update(self, row: Row) -> Finding | None:
@@ -62,15 +86,18 @@ class UpdateRatioHigh(BaseDetector):
         if ratio is None or row.step < FIRST_STEP:
             return None
         limit = EARLY_LIMIT if early else LIMIT
-        if not ratio > limit or not isfinite(ratio) or (early and not self._rose):
-            self._run = 0
+        self._run = self._run + 1 if ratio > limit and isfinite(ratio) else 0
+        found = self._run >= READINGS
+        if early:
+            if found:
+                self._suspect = row.step
+            stumbled = self._rises >= 2
+            found = stumbled and self._suspect > 0 and row.step - self._suspect <= STUMBLE_WITHIN
+        if not found:
             if self._latch.on:
                 self._latch.step(False)
             return None
-        self._run += 1
-        if self._run < READINGS or not self._latch.step(True):
-            return None
-        return self._report(row, ratio, limit)
+        return self._report(row, ratio, limit) if self._latch.step(True) else None
 
     def _look_at_beginning(self, row: Row, ratio: float | None) -> None:
         loss = row.values.get(LOSS)
@@ -78,10 +105,13 @@ class UpdateRatioHigh(BaseDetector):
             self._first_ratio = [row.step, ratio]
         if loss is None:
             return
-        if self._first_loss is None:
+        if self._first_loss is None or self._last_loss is None:
             self._first_loss = loss
         elif not loss <= self._first_loss:  # NaN counts as risen
-            self._rose = True
+            self._rises += 2
+        elif loss > self._last_loss:
+            self._rises += 1
+        self._last_loss = loss
 
     def _report(self, row: Row, ratio: float, limit: float) -> Finding:
         first = self._first_ratio
@@ -101,6 +131,6 @@ class UpdateRatioHigh(BaseDetector):
             metric=UPDATE_RATIO,
             score=ratio / limit,
             message=f"one step changes the weights by {ratio:.3g} of their norm, "
-            f"{READINGS} readings running (limit {limit:g}){why}",
+            f"after {READINGS} readings running above {limit:g}{why}",
             evidence=(*seen, *evidence_of(row, UPDATE_RATIO, LR)),
         )

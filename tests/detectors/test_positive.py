@@ -135,24 +135,47 @@ def test_a_stuck_sampler_is_found(cycle: int, within: int) -> None:
     assert 150 <= found[0].step <= 150 + cycle + within
 
 
-def ratios(ratio: float, warm: bool) -> list[Row]:
+def beginning(ratios: list[float], losses: list[float], warm: bool = False) -> list[Row]:
     return [
-        Row(s, {"lr": 1e-3 * min(1.0, s / 20) if warm else 1e-3, "update_ratio": ratio})
-        for s in range(1, 30)
+        Row(s, {"lr": 1e-3 * (s / 20 if warm else 1), "update_ratio": ratio, "loss": loss})
+        for s, (ratio, loss) in enumerate(zip(ratios, losses, strict=True), start=1)
     ]
 
 
+SATURATING = [0.28, 0.22, 0.18, 0.14, 0.11, 0.09, 0.08, 0.07]
+ROUGH = [4.7, 5.1, 3.9, 4.4, 4.8, 4.2, 3.9, 3.8]
+"""What was measured in the first steps of a small GPT, with a rate far too high or no warm-up."""
+
+
 def test_a_missing_warm_up_is_told_from_a_rate_too_high() -> None:
-    assert run(UpdateRatioHigh(), ratios(0.13, warm=False))[0].kind == "no_warmup"
-    assert run(UpdateRatioHigh(), ratios(0.24, warm=False))[0].kind == "lr_too_high"
-    assert run(UpdateRatioHigh(), ratios(0.13, warm=True))[0].kind == "lr_too_high"
-    assert run(UpdateRatioHigh(), ratios(0.033, warm=False)) == []
+    rough = ROUGH
+    bare = run(UpdateRatioHigh(), beginning([0.5, *SATURATING[:7]], rough))
+    assert bare[0].kind == "no_warmup"
+    high = run(UpdateRatioHigh(), beginning([1.1, *SATURATING[:7]], rough))
+    assert high[0].kind == "lr_too_high"
+    warm = run(UpdateRatioHigh(), beginning([0.5, *SATURATING[:7]], rough, warm=True))
+    assert warm[0].kind == "lr_too_high"
+    assert run(UpdateRatioHigh(), beginning([0.033] * 8, rough)) == []
+
+
+def test_the_first_step_of_a_rate_too_high_is_cited() -> None:
+    found = run(UpdateRatioHigh(), beginning([1.1, *SATURATING[:7]], ROUGH))[0]
+    assert (found.evidence[0].step, found.evidence[0].value) == (1, 1.1)
+
+
+def test_a_model_that_begins_near_zero_and_learns_well_is_left_alone() -> None:
+    falling = [2.3 / (1 + 0.2 * s) for s in range(30)]
+    assert run(UpdateRatioHigh(), beginning([1 / (s + 1) for s in range(30)], falling)) == []
 
 
 def test_the_early_rule_fires_again_on_a_new_branch() -> None:
     bank = DetectorBank()
-    first = [f for row in ratios(0.3, warm=False) for f in bank.update(row)]
-    again = [f for row in ratios(0.3, warm=False) for f in bank.update(row._replace(branch="b1"))]
+    first = [f for row in beginning([0.8, *SATURATING[:7]], ROUGH) for f in bank.update(row)]
+    again = [
+        f
+        for row in beginning([0.8, *SATURATING[:7]], ROUGH)
+        for f in bank.update(row._replace(branch="b1"))
+    ]
     assert {f.kind for f in first} == {f.kind for f in again} == {"lr_too_high"}
     assert again[0].step == first[0].step
 
