@@ -108,6 +108,8 @@ def _check_optimizer(
         known = [s.removeprefix("optimizer.") for s in capabilities.settings if "." in s]
         return f"set_optimizer: no setting {intervention.name!r}; this run has {', '.join(known)}"
     setting = capabilities.settings[name]
+    if value == "schedule":
+        return None
     if setting.type == "pair":
         if not isinstance(value, tuple) or not all(0 <= beta < 1 for beta in value):
             return f"{name}: expected two numbers in [0, 1), got {value!r}"

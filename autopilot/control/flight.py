@@ -194,7 +194,7 @@ class Flight:
         """A person keeps what is in force: its lease and its canary end."""
         core = self._core
         record = core.ledger.get(proposal_id)
-        if record.status != "applied":
+        if record.status != "applied" and proposal_id not in self._watches:
             raise Refused(f"{proposal_id} is {record.status}; only what is applied is confirmed")
         self._watches.pop(proposal_id, None)
         record = core.ledger.update(proposal_id, status="kept", reason=f"confirmed by {actor}")

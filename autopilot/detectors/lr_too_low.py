@@ -13,6 +13,7 @@ LONGEST = 80
 FASTEST = 8e-3
 SIGNAL = 6.0
 SECOND_HALF = 0.7
+LEVERAGE = 10.0
 FROM_START = 10
 STILL_LIMIT = 5e-3
 STILL_WINDOW = 15
@@ -31,6 +32,9 @@ class LRTooLow(BaseDetector):
     descent takes longer to prove), by at most 0.8 % a row, its second half no slower than
     0.7 of its first. Where each step tells so clearly that the next may be larger,
     raising the rate in place is safe (measured: -0.88 to -1.00 nats at 10 to 50 times).
+
+    A loss that falls ten times as fast as the weights move has found what it needs in them, as in
+    fine-tuning, and is left alone.
 
     Once found, and until the ratio is above 5e-3, a raise that was not enough is reported after 15
     rows, as long as the loss keeps falling.
@@ -115,11 +119,7 @@ class LRTooLow(BaseDetector):
         window = STILL_WINDOW if self._found else WINDOW
         if self._rows < window or self._rows % _EVERY or lr < _FLAT_DOWN * self._highest:
             return None
-        signal = (
-            fall(losses)
-            if self._found
-            else max(straightness(losses), straightness(losses[-WINDOW:]))
-        )
+        signal = self._signal()
         if not self._latch.step(signal >= (0.0 if self._found else SIGNAL)):
             return None
         self._found = True
@@ -134,6 +134,15 @@ class LRTooLow(BaseDetector):
             f"{len(losses)} rows the loss falls steadily, by {signal:.2g} times its noise",
             evidence=evidence_of(row, LOSS, LR, UPDATE_RATIO),
         )
+
+    def _signal(self) -> float:
+        losses = self._losses
+        if self._found:
+            return fall(losses)
+        slope, _ = _line(losses[-WINDOW:])
+        if -slope > LEVERAGE * self._ratio:
+            return 0.0
+        return max(straightness(losses), straightness(losses[-WINDOW:]))
 
 
 def fall(values: list[float]) -> float:

@@ -21,7 +21,7 @@ class ScaleLR(Record):
     """Multiply the learning rate in force, keeping the ratios between groups."""
 
     kind: Literal["scale_lr"] = "scale_lr"
-    factor: float = Field(gt=0, le=1000, allow_inf_nan=False)
+    factor: float = Field(ge=0.001, le=1000, allow_inf_nan=False)
     groups: Groups = None
 
 
@@ -49,11 +49,19 @@ class RewarmLR(Record):
 
 
 class SetOptimizer(Record):
-    """Set one hyperparameter of the optimizer."""
+    """Set one hyperparameter of the optimizer.
+
+    ``"schedule"`` hands it back to the optimizer's own groups and whatever schedules them.
+    """
 
     kind: Literal["set_optimizer"] = "set_optimizer"
     name: OptimizerSetting
-    value: bool | Annotated[float, Field(ge=0, allow_inf_nan=False)] | tuple[float, float]
+    value: (
+        bool
+        | Annotated[float, Field(ge=0, allow_inf_nan=False)]
+        | tuple[float, float]
+        | Literal["schedule"]
+    )
     groups: Groups = None
 
 

@@ -13,7 +13,13 @@ from autopilot.schema import Setting
 from autopilot.schema.interventions import OptimizerSetting
 
 _NAMES: tuple[str, ...] = get_args(OptimizerSetting)
-_MAXIMUM = {"momentum": 0.9999, "alpha": 0.99999, "eps": 1.0, "weight_decay": 100.0}
+_MAXIMUM = {
+    "momentum": 0.9999,
+    "alpha": 0.99999,
+    "dampening": 1.0,
+    "eps": 1.0,
+    "weight_decay": 100.0,
+}
 _PAIRS = frozenset({"betas"})
 _FLAGS = frozenset({"nesterov", "amsgrad"})
 _SHAPING = frozenset({"amsgrad"})
@@ -34,6 +40,7 @@ class Hyperparameters:
 
     def enter(self) -> None:
         """Put the overrides in force."""
+        self._put_back()  # an update that raised never left
         for key, value in self._overrides.items():
             group, name = key
             self._saved[key] = self._groups[group][name]
@@ -44,9 +51,7 @@ class Hyperparameters:
         for key in self._watched:
             group, name = key
             self._used[key] = self._groups[group][name]
-        for (group, name), value in self._saved.items():
-            self._groups[group][name] = value
-        self._saved.clear()
+        self._put_back()
 
     def used(self, name: str, group: int) -> Any:
         """What the latest update used, for values that were ever set; None before that."""
@@ -56,11 +61,15 @@ class Hyperparameters:
         """The value in force."""
         return self._overrides.get((group, name), self._groups[group][name])
 
+    def override(self, name: str, group: int) -> Any:
+        """What an intervention put in force; None where the group's own value holds."""
+        return self._overrides.get((group, name))
+
     def set(self, name: str, value: Any, groups: Iterable[int] | None) -> None:
-        """Put a value in force for some groups, or all."""
+        """Put a value in force for some groups, or all; "schedule" takes it out of force."""
         for group in range(len(self._groups)) if groups is None else groups:
             self._watched.add((group, name))
-            if value == self._groups[group][name]:
+            if value == "schedule":
                 self._overrides.pop((group, name), None)
             else:
                 self._overrides[group, name] = value
@@ -84,6 +93,11 @@ class Hyperparameters:
                 type="pair" if pair else "bool" if flag else "float",
             )
         return found
+
+    def _put_back(self) -> None:
+        for (group, name), value in self._saved.items():
+            self._groups[group][name] = value
+        self._saved.clear()
 
 
 def _plain(value: Any) -> Any:
