@@ -29,6 +29,9 @@ Role = Literal["viewer", "agent", "operator"]
 HARMLESS = frozenset({"note", "evaluate", "save_checkpoint"})
 """Kinds that leave the course of training as it is; they use no budget and start no cool-down."""
 
+NOT_THE_COURSE = HARMLESS | {"pause", "resume"}
+"""Kinds after which training goes on exactly as it would have."""
+
 DAY = 86_400.0
 
 
@@ -85,15 +88,10 @@ def review(
         The verdict, the rule that decided (a rule's name, or the policy key), and a reason that
         says what would have been allowed.
     """
-    agent = situation.role != "operator"
-    for verdict in (
-        _check_timely(proposal, situation),
-        _check_capabilities(proposal, situation),
-        None if situation.forced and not agent else _check_limits(policy, proposal, situation),
-    ):
-        if verdict is not None:
-            return verdict
-    if not agent:
+    verdict = _check_timely(proposal, situation) or review_limits(policy, proposal, situation)
+    if verdict is not None:
+        return verdict
+    if situation.role == "operator":
         return Verdict(
             decision="allow", rule="operator", reason="a person's own intervention, within limits"
         )
@@ -103,6 +101,17 @@ def review(
         or _check_cooldown(policy, proposal, situation, history)
         or _apply_rules(policy, proposal, situation)
     )
+
+
+def review_limits(policy: Policy, proposal: Proposal, situation: Situation) -> Verdict | None:
+    """What no actor may leave, judged alone: capabilities and limits; None where all hold."""
+    return _check_capabilities(proposal, situation) or (
+        None if _may_force(situation) else _check_limits(policy, proposal, situation)
+    )
+
+
+def _may_force(situation: Situation) -> bool:
+    return situation.forced and situation.role == "operator"
 
 
 def _deny(rule: str, reason: str) -> Verdict:
@@ -161,8 +170,9 @@ def _check_learning_rate(
     low = _setting(caps, "lr_factor_min")
     high = _setting(caps, "lr_factor_max")
     low, high = (1.0 if low is None else low), (1.0 if high is None else high)
-    before = high
-    to_plan = False
+    least_before = low
+    raised = 1.0  # the most that any group is raised over what is in force now
+    to_plan = True  # every group that is changed goes back to its plan or schedule
     for change in changes:
         target = _factors_after(change, low, high, planned, scheduled)
         if target is None:
@@ -172,7 +182,13 @@ def _check_learning_rate(
                 "judged; use set_lr with value 'plan' or 'schedule', or wait",
             )
         low, high = target
-        to_plan = isinstance(change, SetLR) and isinstance(change.value, str)
+        if isinstance(change, ScaleLR):
+            now_raised, to_plan = raised * change.factor, False
+        else:
+            now_raised = target[1] / least_before if least_before > 0 else 1.0
+            back = isinstance(change.value, str)
+            to_plan = back and (to_plan or change.groups is None)
+        raised = now_raised if change.groups is None else max(raised, now_raised)
     limits = policy.limits.lr
     least, most = limits.total_factor
     tolerance = 1 + 1e-9
@@ -182,10 +198,10 @@ def _check_learning_rate(
             f"this would put the learning rate at {low:.4g} to {high:.4g} times what is planned; "
             f"allowed is {least:g} to {most:g} in all",
         )
-    if not to_plan and before > 0 and high / before > limits.max_factor * tolerance:
+    if not to_plan and raised > limits.max_factor * tolerance:
         return _deny(
             "limits.lr.max_factor",
-            f"this raises the learning rate {high / before:.4g} times at once; allowed is "
+            f"this raises the learning rate {raised:.4g} times at once; allowed is "
             f"{limits.max_factor:g}",
         )
     if planned > 0 and low * planned < limits.min and not to_plan:
@@ -237,6 +253,11 @@ def _counts(kinds: Iterable[str]) -> bool:
 
 def _kinds(proposal: Proposal) -> tuple[str, ...]:
     return tuple(i.kind for i in proposal.interventions)
+
+
+def changes_course(interventions: Iterable[Intervention]) -> bool:
+    """Training goes on otherwise than it would have."""
+    return any(intervention.kind not in NOT_THE_COURSE for intervention in interventions)
 
 
 def batches_skipped(interventions: Iterable[Intervention]) -> int:

@@ -11,7 +11,7 @@ from autopilot.cli.output import Json, RunArgument, console, print_json
 from autopilot.client import HttpRun, connect
 from autopilot.console.typed import make_intervention, parse_values
 from autopilot.console.words import change_words, interventions_words, proof_words
-from autopilot.errors import NotFound, Refused
+from autopilot.errors import Refused, Unreachable
 from autopilot.schema import ProposalRecord
 
 ProposalArgument = Annotated[str, typer.Argument(metavar="ID", help="A proposal, such as P3.")]
@@ -124,12 +124,15 @@ def _followed(live: HttpRun, record: ProposalRecord, wait: float) -> ProposalRec
     until = time.monotonic() + wait
     while time.monotonic() < until:
         proven = record.receipt is not None and record.receipt.proven is not None
-        if proven or record.status in _SETTLED or live.info().status == "paused":
+        if proven or record.status in _SETTLED:
             break
-        time.sleep(0.1)
         try:
+            # A paused run applies what is queued, but makes no step to read it back at.
+            if record.status == "applied" and live.info().status == "paused":
+                break
+            time.sleep(0.1)
             record = live.proposal(record.id)
-        except NotFound:
+        except Unreachable:  # the run has ended meanwhile
             break
     return record
 

@@ -1,7 +1,7 @@
 """The commands, and what becomes of an error: one clear line and exit code 2."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,6 +20,9 @@ app = typer.Typer(
     "and undoes.\n\nBegin with [bold]autopilot demo[/bold]. A RUN is a run directory, or the URL "
     "of its control API with a token in AUTOPILOT_TOKEN.",
 )
+
+_UsageError: Any = typer.BadParameter.__mro__[2]
+"""The base of what typer raises at a wrong argument; of its own click, or of the one installed."""
 
 
 def _version(value: bool) -> None:
@@ -48,11 +51,22 @@ app.add_typer(policies.app, name="policy")
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except AutopilotError as error:
-        line = " ".join(str(error).split())
-        print(f"autopilot: {line}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except _UsageError as error:
+        if not sys.argv[1:] or "NoArgs" in type(error).__name__:
+            error.show()
+            sys.exit(2)
+        _fail(f"{error.format_message().rstrip('.')} (-h shows how it is used)")
+    except typer.Abort:
+        _fail("stopped; nothing was answered")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    line = " ".join(message.split())
+    print(f"autopilot: {line}", file=sys.stderr)
+    sys.exit(2)

@@ -1,9 +1,9 @@
 """``run`` and ``watch``: piloting a run."""
 
 import contextlib
-import os
 import signal
 import sys
+import tempfile
 import types
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -147,8 +147,13 @@ def _check_writable(folder: Path) -> None:
     above = folder
     while not above.exists():
         above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise BadInput(f"run directory {folder}: {above} cannot be written to")
+    try:
+        with tempfile.TemporaryDirectory(dir=above, prefix=".autopilot-"):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"run directory {folder}: {above} cannot be written to: {error.strerror}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,12 +1,10 @@
 """How commands print: for people through rich, for programs as JSON."""
 
-import json
 import sys
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
+from pydantic_core import to_json
 from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -17,19 +15,11 @@ RunArgument = Annotated[
 console = Console(highlight=False)
 
 
-def plain(value: Any) -> Any:
-    """Records as JSON values."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    return value
-
-
 def print_json(value: Any, *, line: bool = False) -> None:
-    """Print a value as JSON, on one line where lines are read one by one."""
-    json.dump(plain(value), sys.stdout, indent=None if line else 2)
-    sys.stdout.write("\n")
+    """Print records and plain values as JSON, on one line where lines are read one by one.
+
+    NaN and infinities come as the strings "NaN", "Infinity" and "-Infinity".
+    """
+    text = to_json(value, indent=None if line else 2, inf_nan_mode="strings").decode()
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()

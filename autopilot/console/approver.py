@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from autopilot.console.typed import with_values
 from autopilot.console.words import clean, interventions_words, number, sparkline
-from autopilot.errors import AutopilotError, BadInput
+from autopilot.errors import AutopilotError, BadInput, OutOfBounds, Unsupported
 from autopilot.schema import (
     Intervention,
     ProposalRecord,
@@ -99,19 +101,20 @@ class TerminalApprover:
             try:
                 self._ask(case)
             except AutopilotError as error:
-                self._console.print(f"[red]{clean(str(error))}[/red]")
+                self._console.print(f"[red]{escape(clean(str(error)))}[/red]")
             except EOFError:
                 self._console.print("[dim]no more answers can be read here[/dim]")
                 return
 
     def _ask(self, case: _Case) -> None:
+        self._lines.discard()  # what was typed before this proposal was seen is no answer to it
         self._console.print(proposal_view(case.record, case.window))
         while True:
             self._console.print(f"{case.record.id}: {_KEYS}", markup=False)
             answer = self._read(case.record.id)
             if answer is None:
                 reason = self._settled.get(case.record.id, "the run has ended")
-                self._console.print(f"[dim]{case.record.id}: {clean(reason)}[/dim]")
+                self._console.print(f"[dim]{case.record.id}: {escape(clean(reason))}[/dim]")
                 return
             if self._answer(case, answer.strip().lower()):
                 return
@@ -142,9 +145,13 @@ class TerminalApprover:
         decision: Literal["approve", "modify", "deny"],
         interventions: tuple[Intervention, ...] | None = None,
     ) -> bool:
-        record = self._decider.decide(
-            case.record.id, decision, digest=case.record.digest, interventions=interventions
-        )
+        try:
+            record = self._decider.decide(
+                case.record.id, decision, digest=case.record.digest, interventions=interventions
+            )
+        except (OutOfBounds, Unsupported) as refusal:  # it still waits, for another answer
+            self._console.print(f"[red]{escape(clean(str(refusal)))}[/red]")
+            return False
         self._console.print(f"[green]{record.id} {record.status}[/green]")
         return True
 
@@ -160,7 +167,7 @@ class TerminalApprover:
             try:
                 changed.append(with_values(intervention, line.split()))
             except BadInput as error:
-                self._console.print(f"[red]{clean(str(error))}[/red]")
+                self._console.print(f"[red]{escape(clean(str(error)))}[/red]")
                 return False
         return self._decide(case, "modify", tuple(changed))
 
@@ -180,6 +187,12 @@ class LineReader:
 
     def __init__(self, source: TextIO) -> None:
         self._descriptor = source.fileno()
+        self._pending = b""
+
+    def discard(self) -> None:
+        """Forget what came in up to now."""
+        while select.select([self._descriptor], [], [], 0)[0] and os.read(self._descriptor, 4096):
+            pass
         self._pending = b""
 
     def read(self, timeout: float) -> str | None:
@@ -211,19 +224,21 @@ def proposal_view(record: ProposalRecord, window: Window) -> Panel:
     if losses:
         table.add_row("loss", f"{sparkline(losses, 40)}  {number(losses[-1])}")
     if episode is not None:
-        table.add_row("seen", clean(f"{episode.kind}, {episode.diagnosis}: {episode.reason}"))
+        table.add_row("seen", Text(clean(f"{episode.kind}, {episode.diagnosis}: {episode.reason}")))
     for cited in proposal.evidence[:4]:
-        table.add_row("", f"{cited.metric} = {number(cited.value)} at step {cited.step}")
-    table.add_row("proposed", interventions_words(proposal.interventions))
-    table.add_row("why", clean(proposal.rationale))
+        table.add_row(
+            "", Text(f"{clean(cited.metric)} = {number(cited.value)} at step {cited.step}")
+        )
+    table.add_row("proposed", Text(interventions_words(proposal.interventions)))
+    table.add_row("why", Text(clean(proposal.rationale)))
     settings = window.run.capabilities.settings
     now = ", ".join(
         f"{n} {number(settings[n].value)}" for n in ("lr", "grad_clip") if n in settings
     )
     table.add_row("in force now", f"step {window.run.step}, {now}")
     if proposal.expected_effect:
-        table.add_row("expected", clean(proposal.expected_effect))
-    table.add_row("asks because", clean(record.verdict.reason))
+        table.add_row("expected", Text(clean(proposal.expected_effect)))
+    table.add_row("asks because", Text(clean(record.verdict.reason)))
     table.add_row("undo", "autopilot undo; undone by itself if its canary fails")
     if record.expires_at is not None:
         left = max(0.0, record.expires_at - time.time())

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from autopilot.console.words import (
     change_words,
+    clean,
     event_words,
     interventions_words,
     number,
@@ -76,7 +77,7 @@ def status_view(
     table.add_row(
         "loss", f"{sparkline(losses, 50)}  {number(losses[-1])}" if losses else "none yet"
     )
-    table.add_row("in force", _in_force(info))
+    table.add_row("in force", Text(_in_force(info)))
     pilot = info.pilot
     words = "none" if pilot is None else f"{pilot.actor}{'' if pilot.alive else ' (silent)'}"
     table.add_row("pilot", words)
@@ -84,14 +85,15 @@ def status_view(
     table.add_row("policy", f"{info.autonomy}{breaker} ({info.policy_digest})")
     for episode in episodes:
         table.add_row(
-            f"episode {episode.id}", f"{episode.kind}, {episode.diagnosis}: {episode.reason}"
+            f"episode {episode.id}",
+            Text(clean(f"{episode.kind}, {episode.diagnosis}: {episode.reason}")),
         )
     for record in proposals[-5:]:
         what = interventions_words(record.proposal.interventions)
-        table.add_row(record.id, f"{record.status}: {what} ({record.actor})")
+        table.add_row(record.id, Text(f"{record.status}: {what} ({record.actor})"))
     for fault in info.faults:
-        table.add_row("fault", Text(fault, style="red"))
-    return Panel(table, title=info.name, title_align="left")
+        table.add_row("fault", Text(clean(fault), style="red"))
+    return Panel(table, title=Text(clean(info.name)), title_align="left")
 
 
 def _in_force(info: RunInfo) -> str:
@@ -117,7 +119,7 @@ def interventions_view(records: Iterable[ProposalRecord]) -> RenderableType:
         lines: list[RenderableType] = [
             Text(f"after step {record.receipt.step}, by {record.actor}: ")
             + Text(interventions_words(record.proposal.interventions), style="bold"),
-            Text(record.proposal.rationale, style="dim"),
+            Text(clean(record.proposal.rationale), style="dim"),
             *(Text(f"  {words}") for words in change_words(record.receipt)),
             Text(f"  {proof_words(record.receipt)}; {outcome}", style="dim"),
         ]

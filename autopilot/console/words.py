@@ -51,7 +51,9 @@ def proof_words(receipt: Receipt) -> str:
     if receipt.proven is None:
         return "applied, not yet read back"
     if not receipt.proven:
-        wrong = next(read for read in receipt.read_back if not read.ok)
+        wrong = next((read for read in receipt.read_back if not read.ok), None)
+        if wrong is None:
+            return "applied, never read back"
         return f"NOT in force: {wrong.field} read back {number(wrong.value)}"
     if not receipt.read_back:
         return "applied"
@@ -97,7 +99,10 @@ def event_words(event: Event) -> tuple[str, str] | None:
         case "episode":
             seen = body["episode"]
             headline = f"episode {seen['id']} {seen['status']}: {seen['kind']}, {seen['diagnosis']}"
-            return headline, clean(seen["reason"])
+            # The reason is told when it is new: not again when the treatment works or it is over.
+            waits = seen["status"] == "watching" and seen["diagnosis"] == "unknown"
+            told = seen["status"] == "open" or waits or seen["diagnosis"] == "benign"
+            return headline, clean(seen["reason"]) if told else ""
         case "proposal" | "approval" | "applied" | "rejected" | "receipt" | "canary":
             assert record is not None
             return _record_words(event, record)

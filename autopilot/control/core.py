@@ -41,7 +41,12 @@ class TrainingSide(Protocol):
 
 @dataclass
 class Core:
-    """One run's facts. Guarded by the control plane's lock."""
+    """One run's facts. Guarded by the control plane's lock.
+
+    Attributes:
+        pilots: Who pilots, by actor; several may, as an observer beside the one that acts.
+        forced: Queued commands for which a person confirmed to go past the policy's limits.
+    """
 
     policy: Policy
     clock: Clock
@@ -54,7 +59,8 @@ class Core:
     status: RunStatus = "running"
     state_version: int = 0
     failed_canaries: int = 0
-    pilot: PilotState | None = None
+    pilots: dict[str, PilotState] = field(default_factory=dict)
+    forced: set[str] = field(default_factory=set)
 
     @property
     def breaker_open(self) -> bool:
@@ -89,7 +95,10 @@ class Core:
         """Put an allowed proposal on its way to the next boundary."""
         self.queue.append(record.id)
 
-    def pilot_alive(self) -> bool:
+    def is_alive(self, pilot: PilotState) -> bool:
         """The pilot's last heartbeat is within its lease."""
-        pilot = self.pilot
-        return pilot is not None and self.clock.now() - pilot.last_pass <= self.policy.pilot.lease
+        return self.clock.now() - pilot.last_pass <= self.policy.pilot.lease
+
+    def living_pilots(self) -> list[PilotState]:
+        """Those that piloted within their lease."""
+        return [pilot for pilot in self.pilots.values() if self.is_alive(pilot)]

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from autopilot.control.core import SYSTEM, Core
 from autopilot.control.observation import figures_agree
 from autopilot.errors import Forbidden, OutOfBounds, Refused, StaleProposal, Unsupported
-from autopilot.guard import Role, Situation, review
+from autopilot.guard import Role, Situation, changes_course, review, review_limits
 from autopilot.schema import (
     Approval,
     Intervention,
@@ -60,6 +60,8 @@ class Desk:
         )
         core.write_record("proposal", record, actor=actor, key=key)
         if verdict.decision == "allow":
+            if forced:
+                core.forced.add(record.id)
             core.enqueue(record)
         return record
 
@@ -79,6 +81,9 @@ class Desk:
             OutOfBounds: It leaves the policy's limits and was not forced.
         """
         proposal = Proposal(interventions=interventions, rationale=rationale)
+        answered = self._core.ledger.answered(actor, key) if key is not None else None
+        if answered is not None:
+            return answered
         verdict = self._judge(proposal, actor=actor, role="operator", forced=force)
         if verdict.decision == "deny":
             refusal = Unsupported if verdict.rule == "capabilities" else OutOfBounds
@@ -148,6 +153,7 @@ class Desk:
             and other.approval is None
             and other.filed_at > record.filed_at
             and other.reverts is None
+            and changes_course(other.proposal.interventions)
         ]
         if newer:
             raise StaleProposal(
@@ -184,6 +190,11 @@ class Desk:
         record = core.ledger.get(proposal_id)
         if role != "operator" and actor not in (record.actor, SYSTEM):
             raise Forbidden(f"{proposal_id} is {record.actor}'s; an agent may undo its own only")
+        if role == "agent" and actor != SYSTEM and record.reverts is not None:
+            raise Forbidden(
+                f"{proposal_id} undid {record.reverts}; an agent proposes that again, so that the "
+                "policy judges it"
+            )
         if record.status not in _UNDONE_BY_INVERSE or record.receipt is None:
             raise Refused(f"{proposal_id} is {record.status}; only what is in force can be undone")
         inverse = record.receipt.inverse if interventions is None else interventions
@@ -243,10 +254,16 @@ class Desk:
             case "allow_reversible":
                 reversible = {"scale_lr", "set_lr", "rewarm_lr", "set_optimizer", "set_grad_clip"}
                 reversible |= {"set_knob", "rollback"}
-                if all(i.kind in reversible for i in record.proposal.interventions):
+                if not all(i.kind in reversible for i in record.proposal.interventions):
+                    return
+                verdict = self._judge(record.proposal, actor=record.actor, role="agent")
+                if verdict.decision == "deny":
+                    reason = f"{record.reason}; by now {verdict.rule}: {verdict.reason}"
+                    record = core.ledger.update(record.id, reason=reason)
+                else:
                     record = core.ledger.update(record.id, status="queued")
-                    core.write_record("approval", record, actor=SYSTEM)
                     core.enqueue(record)
+                core.write_record("approval", record, actor=SYSTEM)
 
     def _order(self, interventions: tuple[Intervention, ...], reason: str) -> None:
         core = self._core
@@ -262,11 +279,38 @@ class Desk:
         core.write_record("proposal", record, actor=SYSTEM)
         core.enqueue(record)
 
+    def obstacle(self, record: ProposalRecord) -> str | None:
+        """Why an allowed proposal must not be applied any more; None where nothing is in its way.
+
+        An undo goes back to what was in force; only what the run can do holds for it.
+        """
+        core, proposal = self._core, record.proposal
+        forced = record.id in core.forced or record.reverts is not None
+        try:
+            situation = self._situation(proposal, record.actor, "operator", forced=forced)
+            verdict = review_limits(core.policy, proposal, situation)
+        except Exception as error:
+            verdict = self._failed(record.actor, error)
+        return f"{verdict.rule}: {verdict.reason}" if verdict is not None else None
+
     def _judge(
         self, proposal: Proposal, *, actor: str, role: Role, forced: bool = False
     ) -> Verdict:
         core, here = self._core, self._core.observation
-        now = core.clock.now()
+        try:
+            situation = self._situation(proposal, actor, role, forced=forced)
+            history = core.ledger.history(executed=here.executed, time=situation.time)
+            return review(core.policy, proposal, situation, history)
+        except Exception as error:
+            return self._failed(actor, error)
+
+    def _failed(self, actor: str, error: Exception) -> Verdict:
+        """An error while judging is a deny, never an action."""
+        self._core.recorder.fault(f"the guard failed on a proposal of {actor}: {error!r}")
+        return Verdict(decision="deny", rule="error", reason="the guard failed; see the log")
+
+    def _situation(self, proposal: Proposal, actor: str, role: Role, *, forced: bool) -> Situation:
+        core, here = self._core, self._core.observation
         episode = here.episodes.get(proposal.episode) if proposal.episode else None
         verified = bool(proposal.evidence) and all(
             figures_agree(
@@ -274,12 +318,12 @@ class Desk:
             )
             for cited in proposal.evidence
         )
-        situation = Situation(
+        return Situation(
             actor=actor,
             role=role,
             step=here.step,
             executed=here.executed,
-            time=now,
+            time=core.clock.now(),
             capabilities=core.side.capabilities(),
             episode=episode,
             evidence_verified=verified,
@@ -289,12 +333,6 @@ class Desk:
             phases=core.side.phases(),
             forced=forced,
         )
-        try:
-            history = core.ledger.history(executed=here.executed, time=now)
-            return review(core.policy, proposal, situation, history)
-        except Exception as error:  # an error while judging is a deny, never an action
-            core.recorder.fault(f"the guard failed on a proposal of {actor}: {error!r}")
-            return Verdict(decision="deny", rule="error", reason="the guard failed; see the log")
 
     def _changed_since(self) -> str:
         applied = [r for r in self._core.ledger.all() if r.receipt is not None][-3:]

@@ -7,7 +7,7 @@ from autopilot.control.canary import Watch, fix_bound
 from autopilot.control.core import SYSTEM, Core
 from autopilot.control.desk import Desk
 from autopilot.errors import Refused
-from autopilot.guard import HARMLESS
+from autopilot.guard import HARMLESS, changes_course
 from autopilot.schema import (
     Canary,
     CanaryResult,
@@ -20,7 +20,6 @@ from autopilot.schema import (
     Rollback,
     Row,
 )
-from autopilot.supported import check_supported
 
 _NOTHING_TO_WATCH = HARMLESS | {"pause", "resume", "stop", "call_action"}
 
@@ -44,7 +43,7 @@ class Flight:
         self.hold: Hold | None = None
 
     def take(self) -> Command | None:
-        """The next command to apply, judged once more against the run as it is now."""
+        """The next command to apply, checked once more against the run as it is now."""
         core = self._core
         while core.queue:
             record = core.ledger.get(core.queue.popleft())
@@ -52,10 +51,11 @@ class Flight:
             if limit is not None and core.observation.step > limit:
                 self._drop(record, "expired", f"the run is past step {limit}")
                 continue
-            problem = self._problem(record)
+            problem = self._desk.obstacle(record)
             if problem:
                 self._drop(record, "rejected", problem)
                 continue
+            core.forced.discard(record.id)
             return Command(
                 id=record.id,
                 interventions=record.proposal.interventions,
@@ -64,13 +64,18 @@ class Flight:
             )
         return None
 
-    def _problem(self, record: ProposalRecord) -> str | None:
-        capabilities, checkpoints = self._core.side.capabilities(), self._core.checkpoints()
-        for intervention in record.proposal.interventions:
-            problem = check_supported(intervention, capabilities, checkpoints)
-            if problem:
-                return problem
-        return None
+    def abandon(self) -> None:
+        """Settle what an earlier process of this run left on its way or not read back."""
+        for record in self._core.ledger.all():
+            if record.status == "queued":
+                self._drop(record, "expired", "the process ended before it was applied")
+            elif record.receipt is not None and record.receipt.proven is None:
+                receipt = record.receipt.model_copy(update={"proven": False})
+                reason = "the process ended before it was read back"
+                changes = {"receipt": receipt, "reason": reason}
+                self._core.write_record(
+                    "receipt", self._core.ledger.update(record.id, **changes), actor=SYSTEM
+                )
 
     def _drop(self, record: ProposalRecord, status: str, reason: str) -> None:
         record = self._core.ledger.update(record.id, status=status, reason=reason)
@@ -89,8 +94,6 @@ class Flight:
         """
         core = self._core
         record = core.ledger.get(receipt.command)
-        kinds = [i.kind for i in record.proposal.interventions]
-        changes_run = any(kind not in HARMLESS for kind in kinds)
         canary = self._canary_for(record, before)
         record = core.ledger.update(record.id, status="applied", receipt=receipt, canary=canary)
         core.ledger.note_applied(record, executed=core.observation.executed, time=core.clock.now())
@@ -101,7 +104,7 @@ class Flight:
             )
             self._watches.pop(reverted.id, None)
             core.write_record("status", reverted, actor=record.actor)
-        if changes_run:
+        if changes_course(record.proposal.interventions):
             core.state_version += 1
             self._supersede(record.id)
             for episode in core.observation.intervened():
@@ -207,7 +210,7 @@ class Flight:
         """Hold training for a living pilot when something new needs its decision."""
         core = self._core
         limit = core.policy.reflexes.hold_on_alarm
-        if limit <= 0 or core.policy.autonomy == "observe" or not core.pilot_alive():
+        if limit <= 0 or core.policy.autonomy == "observe" or not core.living_pilots():
             return
         if episode.status == "open" and episode.diagnosis != "benign":
             self.hold = Hold(episode.id, core.recorder.last_seq, core.clock.now() + limit)
@@ -217,8 +220,8 @@ class Flight:
         hold, core = self.hold, self._core
         if hold is None:
             return False
-        decided = core.pilot is not None and core.pilot.seen_seq >= hold.seq
-        if not decided and core.clock.now() < hold.until and core.pilot_alive():
+        undecided = any(pilot.seen_seq < hold.seq for pilot in core.living_pilots())
+        if undecided and core.clock.now() < hold.until:
             return False
         self.hold = None
         return True

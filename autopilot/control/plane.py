@@ -86,7 +86,7 @@ class ControlPlane:
         self._flight = Flight(self._core, self._desk)
         self._policy_text = policy_text
         self._started = clock.now()
-        self._pilot_lost = False
+        self._lost_pilots: set[str] = set()
         self.steps = steps
 
     # --- the training thread --------------------------------------------------------------------
@@ -94,8 +94,11 @@ class ControlPlane:
     def start(self, body: dict[str, Any]) -> None:
         """Journal that the run begins, or goes on in a new process."""
         with self._lock:
-            self._core.ledger.restore(self._core.recorder.events(0, limit=1_000_000))
+            earlier = self._core.recorder.events(0, limit=1_000_000)
+            self._core.ledger.restore(earlier)
+            self._core.failed_canaries = _failed_canaries(earlier)
             self._core.write("run_started", SYSTEM, body)
+            self._flight.abandon()
 
     @property
     def hold(self) -> Hold | None:
@@ -181,7 +184,7 @@ class ControlPlane:
             self._desk.expire()
             if self._flight.release():
                 self._changed.notify_all()
-            self._check_pilot()
+            self._check_pilots()
 
     def _drain(self) -> None:
         waiting = len(self._rows)
@@ -206,14 +209,12 @@ class ControlPlane:
             self._flight.consider_hold(episode)
         self._flight.read(row)
 
-    def _check_pilot(self) -> None:
+    def _check_pilots(self) -> None:
         core = self._core
-        if core.pilot is None:
-            return
-        lost = not core.pilot_alive()
-        if lost and not self._pilot_lost:
-            core.write("heartbeat_lost", SYSTEM, {"pilot": core.pilot.actor})
-        self._pilot_lost = lost
+        lost = {actor for actor, pilot in core.pilots.items() if not core.is_alive(pilot)}
+        for actor in sorted(lost - self._lost_pilots):
+            core.write("heartbeat_lost", SYSTEM, {"pilot": actor})
+        self._lost_pilots = lost
 
     # --- clients: reading -----------------------------------------------------------------------
 
@@ -221,9 +222,9 @@ class ControlPlane:
         """Identity and present state."""
         with self._lock:
             core, here = self._core, self._core.observation
-            pilot = core.pilot
+            pilot = max(core.pilots.values(), key=lambda p: p.last_pass, default=None)
             if pilot is not None:
-                pilot = pilot.model_copy(update={"alive": core.pilot_alive()})
+                pilot = pilot.model_copy(update={"alive": core.is_alive(pilot)})
             return RunInfo(
                 name=core.recorder.journal.name,
                 run_id=core.recorder.journal.run_id,
@@ -385,8 +386,9 @@ class ControlPlane:
         """The pilot lives and has looked at everything up to that event."""
         with self._lock:
             core = self._core
-            first = core.pilot is None or core.pilot.actor != actor or not core.pilot_alive()
-            core.pilot = PilotState(
+            before = core.pilots.get(actor)
+            first = before is None or not core.is_alive(before)
+            core.pilots[actor] = PilotState(
                 actor=actor, last_pass=core.clock.now(), seen_seq=seen_seq, alive=True
             )
             if first:
@@ -401,3 +403,15 @@ class ControlPlane:
         with self._lock:
             self._core.failed_canaries = 0
             self._core.write("breaker", actor, {"open": False, "reason": "reset by a person"})
+
+
+def _failed_canaries(events: Sequence[Event]) -> int:
+    """Interventions that made things worse since a person last reset the breaker."""
+    failed = 0
+    for event in events:
+        if event.kind == "breaker" and not event.body["open"]:
+            failed = 0
+        elif event.kind == "canary":
+            result = event.body["record"]["canary_result"]["result"]
+            failed += result == "reverted"
+    return failed

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autopilot.schema import Command, ReadBack
@@ -14,7 +15,7 @@ log = logging.getLogger("autopilot.trainer")
 _SNAPSHOT_SHARE = 0.005
 """Share of the step time that snapshots may cost."""
 _LEAST_EVERY, _MOST_EVERY = 10, 500
-_PATIENCE = 50
+_PATIENCE = 1000
 """Steps after which a value is read back even if no update was made meanwhile."""
 _WAIT_FOR_PILOT = "AUTOPILOT_WAIT_FOR_PILOT"
 
@@ -36,13 +37,17 @@ class Boundary:
 
     Args:
         adaptive: Take snapshots less often where they would cost too much.
+        on_fault: Told of every fault of ours.
 
     Attributes:
         away: Seconds spent here that belong to no step.
     """
 
-    def __init__(self, training: Training, *, adaptive: bool) -> None:
+    def __init__(
+        self, training: Training, *, adaptive: bool, on_fault: Callable[[str], None]
+    ) -> None:
         self._training = training
+        self._on_fault = on_fault
         self._adaptive = adaptive
         self._outstanding: list[_Outstanding] = []
         self._began: float | None = None
@@ -58,17 +63,27 @@ class Boundary:
             return
         began = time.perf_counter()
         try:
-            if due and training.stream is not None and training.executed != self._snapshot_at:
+            if due and training.seekable and training.executed != self._snapshot_at:
                 self._take_snapshot()
             if busy:
                 self._serve()
         except Exception as error:  # a fault of ours never reaches the loop
-            training.plane.fault(f"step boundary: {error!r}")
+            self._on_fault(f"step boundary: {error!r}")
         self.away += time.perf_counter() - began
+
+    def begin_stream(self) -> None:
+        """New data: states that point into other data are gone."""
+        self._training.ring.clear()
+        self._snapshot_at = -1
 
     def wait_for_pilot(self) -> None:
         """Hold the first step until a pilot has looked, if whoever started us asked for that."""
-        limit = float(os.environ.get(_WAIT_FOR_PILOT, "0") or 0)
+        wish = os.environ.get(_WAIT_FOR_PILOT, "") or "0"
+        try:
+            limit = float(wish)
+        except ValueError:
+            self._on_fault(f"{_WAIT_FOR_PILOT}={wish!r}: not a number of seconds; not waiting")
+            return
         plane, until = self._training.plane, time.monotonic() + limit
         while limit > 0 and plane.info().pilot is None and time.monotonic() < until:
             plane.wait(0.05)
@@ -120,12 +135,21 @@ class Boundary:
             plane.rejected(command.id, f"{type(error).__name__}: {error}"[:500])
             return
         plane.applied(receipt)
+        self._supersede({check.field for check in checks} | {c.field for c in receipt.changes})
         if checks:
             self._outstanding.append(
                 _Outstanding(
                     command.id, checks, training.executed, training.hooks.learning_rate.updates
                 )
             )
+
+    def _supersede(self, fields: set[str]) -> None:
+        """What a newer command changed is no longer there to be read for an older one."""
+        for item in list(self._outstanding):
+            item.checks = tuple(check for check in item.checks if check.field not in fields)
+            if not item.checks:
+                self._outstanding.remove(item)
+                self._training.plane.proved(item.command, item.read)
 
     # --- read-backs -----------------------------------------------------------------------------
 

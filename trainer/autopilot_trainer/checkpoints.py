@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from autopilot.errors import AutopilotError, NotFound
 from autopilot.schema import CheckpointInfo
 from autopilot_trainer.data import Position
 from autopilot_trainer.state import TrainingState
+
+log = logging.getLogger("autopilot.trainer")
 
 _STATE = "state.pt"
 _MANIFEST = "manifest.json"
@@ -64,6 +67,7 @@ class CheckpointStore:
         name = self._free_name(state.step)
         aside = self._folder / f".{name}.partial"
         try:
+            shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             path = aside / _STATE
             with path.open("wb") as file:
@@ -83,9 +87,10 @@ class CheckpointStore:
                 json.dump(asdict(manifest), text)
                 text.flush()
                 os.fsync(text.fileno())
+            _sync(aside)
             aside.rename(self._folder / name)
             _sync(self._folder)
-        except OSError as error:
+        except Exception as error:  # torch raises what it likes where a disk is full
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(f"{self._folder / name}: not written: {error}") from error
         self._manifests.append(manifest)
@@ -131,8 +136,12 @@ class CheckpointStore:
     def _found(self) -> list[Manifest]:
         manifests = []
         for path in sorted(self._folder.glob(f"*/{_MANIFEST}")):
-            if not path.parent.name.startswith("."):
+            if path.parent.name.startswith("."):
+                continue
+            try:
                 manifests.append(Manifest(**json.loads(path.read_text())))
+            except (OSError, ValueError, TypeError) as error:
+                log.warning("%s: left alone, it is not what was written: %s", path, error)
         return sorted(manifests, key=lambda m: m.step)
 
     def _free_name(self, step: int) -> str:

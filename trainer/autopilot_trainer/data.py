@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,12 +22,14 @@ class Position:
         epoch: Passes begun before this one.
         index: Batches taken in this pass.
         rng: State of torch's generator when the pass began: what a shuffling sampler drew from.
+        generators: States of the loader's own generators then.
     """
 
     cursor: int
     epoch: int
     index: int
     rng: torch.Tensor
+    generators: tuple[torch.Tensor, ...] = ()
 
 
 class BatchStream:
@@ -35,7 +37,7 @@ class BatchStream:
 
     A sequence of batches (``len`` and ``[]``) is sought directly. Another iterable is begun anew
     with the generator state of that pass and read forward, which gives the same batches if its
-    order comes from torch's generator or from nowhere, as with a ``DataLoader``.
+    order comes from torch's generator, the loader's own or from nowhere, as with a ``DataLoader``.
 
     Args:
         loader: What gives the batches.
@@ -49,7 +51,8 @@ class BatchStream:
         self._iterator: Iterator[Any] | None = None
         self.seekable = self._direct or not isinstance(loader, Iterator)
         self.wait = 0.0
-        self._position = Position(0, 0, 0, torch.get_rng_state())
+        self._generators = _own_generators(loader)
+        self._position = self._begin(0, 0)
 
     @property
     def position(self) -> Position:
@@ -75,10 +78,10 @@ class BatchStream:
                     raise
                 here = self._position
                 self._iterator = None
-                self._position = Position(here.cursor, here.epoch + 1, 0, here.rng)
+                self._position = replace(here, epoch=here.epoch + 1, index=0)
                 continue
             here = self._position
-            self._position = Position(here.cursor + 1, here.epoch, here.index + 1, here.rng)
+            self._position = replace(here, cursor=here.cursor + 1, index=here.index + 1)
             return batch
         raise StopIteration
 
@@ -90,8 +93,7 @@ class BatchStream:
                 raise StopIteration
             return self._loader[here.index]
         if self._iterator is None:
-            rng = torch.get_rng_state()
-            self._position = Position(here.cursor, here.epoch, here.index, rng)
+            self._position = self._begin(here.cursor, here.epoch)
             self._iterator = iter(self._loader)
         return next(self._iterator)
 
@@ -104,7 +106,9 @@ class BatchStream:
             if not self._repeat:
                 count = min(count, size - here.index)
             total = here.epoch * size + here.index + count
-            self._position = Position(here.cursor + count, total // size, total % size, here.rng)
+            self._position = replace(
+                here, cursor=here.cursor + count, epoch=total // size, index=total % size
+            )
             return count
         left_out = 0
         for _ in range(count):
@@ -129,13 +133,28 @@ class BatchStream:
         outside = torch.get_rng_state()
         try:
             torch.set_rng_state(position.rng)
-            begin = Position(position.cursor - position.index, position.epoch, 0, position.rng)
+            for generator, state in zip(self._generators, position.generators, strict=False):
+                generator.set_state(state)
+            begin = replace(position, cursor=position.cursor - position.index, index=0)
             self._iterator, self._position = None, begin
             for _ in range(position.index):
                 self._take()
             self._position = position
         finally:
             torch.set_rng_state(outside)
+
+    def _begin(self, cursor: int, epoch: int) -> Position:
+        states = tuple(generator.get_state() for generator in self._generators)
+        return Position(cursor, epoch, 0, torch.get_rng_state(), states)
+
+
+def _own_generators(loader: Any) -> list[torch.Generator]:
+    """Generators that a loader draws from besides torch's."""
+    samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    holders = [loader, *samplers, getattr(samplers[1], "sampler", None)]
+    held = [getattr(holder, "generator", None) for holder in holders]
+    found = [generator for generator in held if isinstance(generator, torch.Generator)]
+    return list({id(generator): generator for generator in found}.values())
 
 
 def batch_digest(batch: Any) -> float | None:

@@ -30,6 +30,7 @@ class StepHooks:
     Attributes:
         values: What was measured of the step that is under way; the session takes it.
         max_norm: Clip the global gradient norm to this.
+        pending: The latest step made no update: its gradients wait for a later one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class StepHooks:
         self.clipped_norm: float | None = None
         self.values: Values = {}
         self.updated = False
+        self.pending = False
         self._current_step = current_step
         self._on_reflex = on_reflex
         self._on_fault = on_fault
@@ -76,6 +78,9 @@ class StepHooks:
         where every step had one does a step without one count as left out.
         """
         values, self.values = self.values, {}
+        self.learning_rate.put_back()  # an update that raised never came to its end
+        self.hyperparameters.put_back()
+        self.pending = not self._attempted
         self._in_a_row = self._in_a_row + 1 if self._attempted else 0
         self._steady = self._steady or self._in_a_row >= _STEADY
         if self.telemetry.enabled:

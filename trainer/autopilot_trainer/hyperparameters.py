@@ -40,7 +40,7 @@ class Hyperparameters:
 
     def enter(self) -> None:
         """Put the overrides in force."""
-        self._put_back()  # an update that raised never left
+        self.put_back()  # an update that raised never left
         for key, value in self._overrides.items():
             group, name = key
             self._saved[key] = self._groups[group][name]
@@ -51,7 +51,7 @@ class Hyperparameters:
         for key in self._watched:
             group, name = key
             self._used[key] = self._groups[group][name]
-        self._put_back()
+        self.put_back()
 
     def used(self, name: str, group: int) -> Any:
         """What the latest update used, for values that were ever set; None before that."""
@@ -94,7 +94,8 @@ class Hyperparameters:
             )
         return found
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
+        """Take out of the groups what :meth:`enter` put there."""
         for (group, name), value in self._saved.items():
             self._groups[group][name] = value
         self._saved.clear()

@@ -1,6 +1,7 @@
 """The user's own controls: knobs with bounds, and actions with typed arguments."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,11 @@ _NAMES: dict[type, Literal["bool", "int", "float", "str"]] = {
 }
 
 
+_TYPES: dict[str, type] = {name: kind for kind, name in _NAMES.items()}
+
+log = logging.getLogger("autopilot.trainer")
+
+
 @dataclass(frozen=True)
 class Knob:
     """A value that the training script lets others read and set."""
@@ -26,8 +32,13 @@ class Knob:
     setting: Setting
 
     def published(self) -> Setting:
-        """The knob with its present value."""
-        return self.setting.model_copy(update={"value": self.get()})
+        """The knob with its present value; without one where the script's function fails."""
+        try:
+            value = _TYPES[self.setting.type](self.get())
+        except Exception:
+            log.exception("knob %s: its value cannot be read", self.name)
+            value = None
+        return self.setting.model_copy(update={"value": value})
 
 
 def make_knob(

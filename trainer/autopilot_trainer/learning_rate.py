@@ -39,11 +39,11 @@ class LearningRate:
         self._groups: list[dict[str, Any]] = optimizer.param_groups
         self._plan = plan
         self._saved: list[Any] | None = None
-        first = self._scheduled(0) or 1.0
-        self._ratios = [_number(g.get("initial_lr", g["lr"])) for g in self._groups]
-        base = self._ratios[0] or first
-        self._ratios = [ratio / base if base else 1.0 for ratio in self._ratios]
-        self.controls = [GroupControl() for _ in self._groups]
+        self._own: list[Any] = []
+        self._base_lr = _initial(self._groups[0]) or self._scheduled(0) or 1.0
+        self._ratios: list[float] = []
+        self.controls: list[GroupControl] = []
+        self._grow()
         self._rewarm: tuple[int, int] | None = None
         self.updates = 0
         self.in_force: list[float] = [self._scheduled(i) for i in range(len(self._groups))]
@@ -54,18 +54,23 @@ class LearningRate:
 
     def enter(self, step: int) -> None:
         """Put the values in force; call right before the update."""
+        self.put_back()  # an update that raised never left
+        self._grow()
         if self.neutral:
             return
         self.expected = self.values(step)
+        self._own = [group["lr"] for group in self._groups]
         self._saved = [
-            lr.detach().clone() if isinstance(lr, torch.Tensor) else lr
-            for lr in (group["lr"] for group in self._groups)
+            lr.detach().clone() if isinstance(lr, torch.Tensor) else lr for lr in self._own
         ]
-        for group, value in zip(self._groups, self.expected, strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(value)
-            else:
+        held = [id(lr) for lr in self._own]
+        for group, lr, value in zip(self._groups, self._own, self.expected, strict=True):
+            if not isinstance(lr, torch.Tensor):
                 group["lr"] = value
+            elif held.count(id(lr)) > 1:  # groups share torch's default, not what is in force
+                group["lr"] = torch.full_like(lr, value)
+            else:
+                lr.fill_(value)
 
     def leave(self) -> None:
         """Note what the update used and put the scheduler's own values back."""
@@ -74,15 +79,20 @@ class LearningRate:
         if self._saved is None:
             self.expected = self.in_force
             return
-        for group, saved in zip(self._groups, self._saved, strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].copy_(saved)
-            else:
-                group["lr"] = saved
-        self._saved = None
+        self.put_back()
         if self._rewarm is not None and self.updates - self._rewarm[0] >= self._rewarm[1]:
             self._rewarm = None
             self._refresh()
+
+    def put_back(self) -> None:
+        """Give the groups the scheduler's own values again."""
+        if self._saved is None:
+            return
+        for group, own, saved in zip(self._groups, self._own, self._saved, strict=False):
+            if isinstance(own, torch.Tensor):
+                own.copy_(saved)
+            group["lr"] = own
+        self._saved = None
 
     # --- what is in force -----------------------------------------------------------------------
 
@@ -147,6 +157,7 @@ class LearningRate:
 
     def chosen(self, groups: Iterable[int] | None) -> list[int]:
         """Indices of the groups meant; None means all."""
+        self._grow()
         return list(range(len(self._groups))) if groups is None else list(groups)
 
     def scale(self, factor: float, groups: Iterable[int] | None = None) -> None:
@@ -183,6 +194,12 @@ class LearningRate:
 
     # --- parts ----------------------------------------------------------------------------------
 
+    def _grow(self) -> None:
+        """Take in groups that were added to the optimizer meanwhile."""
+        for group in self._groups[len(self.controls) :]:
+            self._ratios.append(_initial(group) / self._base_lr)
+            self.controls.append(GroupControl())
+
     def _scheduled(self, group: int) -> float:
         saved = self._saved  # another thread may ask while an update is under way
         return _number(self._groups[group]["lr"] if saved is None else saved[group])
@@ -200,6 +217,10 @@ class LearningRate:
 
     def _refresh(self) -> None:
         self.neutral = self._rewarm is None and all(c.is_neutral() for c in self.controls)
+
+
+def _initial(group: dict[str, Any]) -> float:
+    return _number(group.get("initial_lr", group["lr"]))
 
 
 def _number(value: Any) -> float:

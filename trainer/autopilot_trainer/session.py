@@ -97,7 +97,7 @@ class Session:
     ) -> None:
         self._policy, self._policy_text = _resolve_policy(policy)
         self._directory = make_run_directory(run_dir, name)
-        self._port = int(os.environ.get("AUTOPILOT_PORT", "0")) if port is None else port
+        self._port = _port_from_environment() if port is None else port
         others = {f"scheduler{i or ''}": s for i, s in enumerate(as_list(scheduler))}
         if scaler is not None:
             others["scaler"] = scaler
@@ -119,7 +119,9 @@ class Session:
             evaluation=evaluate,
             record_evaluation=self._record_evaluation,
         )
-        self._boundary = Boundary(self._training, adaptive=snapshot_every is None)
+        self._boundary = Boundary(
+            self._training, adaptive=snapshot_every is None, on_fault=self._on_fault
+        )
         self._telemetry = telemetry
         self._measured_at = time.perf_counter()
         self._server: ControlServer | None = None
@@ -192,8 +194,7 @@ class Session:
                 with the loader.
         """
         training = self._training
-        if training.stream is not None:
-            training.ring.clear()
+        self._boundary.begin_stream()
         stream = BatchStream(loader, repeat=steps is not None)
         training.stream = stream
         training.plane.steps = steps
@@ -208,8 +209,15 @@ class Session:
                 batch = next(stream)
             except StopIteration:
                 return
-            self._digest = batch_digest(batch) if self._telemetry else None
+            self._digest = self._digest_of(batch) if self._telemetry else None
             yield batch
+
+    def _digest_of(self, batch: Any) -> float | None:
+        try:
+            return batch_digest(batch)
+        except Exception as error:  # the run goes on without it
+            self._on_fault(f"batch digest: {error!r}")
+            return None
 
     def report(
         self,
@@ -376,11 +384,22 @@ class Session:
     def _on_fault(self, text: str) -> None:
         if text not in self._faults:
             self._faults.add(text)
-            self._training.plane.fault(text)
+            if self._training.attached:
+                self._training.plane.fault(text)
+            else:
+                log.error("%s", text)
 
 
 def _number(value: torch.Tensor | float) -> float:
     return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+
+
+def _port_from_environment() -> int:
+    wish = os.environ.get("AUTOPILOT_PORT", "") or "0"
+    try:
+        return int(wish)
+    except ValueError as error:
+        raise BadInput(f"AUTOPILOT_PORT={wish!r}: not a port number") from error
 
 
 def _resolve_policy(policy: Policy | str | Path | None) -> tuple[Policy, str]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from autopilot.errors import BadInput
 from autopilot_trainer.data import BatchStream, Position
 
 
@@ -35,6 +36,7 @@ class TrainingState:
         others: States of scheduler, scaler and what the user tracks, by name.
         generators: States of torch's, Python's and, where loaded, NumPy's generators.
         position: Of the stream of batches, where there is one.
+        gradients: Per parameter in order, where an update that is still to come needs them.
     """
 
     step: int
@@ -43,10 +45,13 @@ class TrainingState:
     others: dict[str, dict[str, Any]]
     generators: dict[str, Any]
     position: Position | None
+    gradients: list[torch.Tensor | None] | None = None
 
     def size(self) -> int:
         """Bytes of all tensors."""
         total = sum(_bytes(value) for value in self.model.values())
+        total += sum(_bytes(value) for value in self.gradients or ())
+        total += sum(_bytes(value) for other in self.others.values() for value in other.values())
         for state in self.optimizer[1]:
             total += sum(_bytes(value) for value in state.values())
         return total
@@ -69,19 +74,29 @@ class Capture:
         self._optimizer = optimizer
         self.others = others
 
-    def take(self, step: int, stream: BatchStream | None) -> TrainingState:
-        """Copy everything."""
+    def take(
+        self, step: int, stream: BatchStream | None, *, gradients: bool = False
+    ) -> TrainingState:
+        """Copy everything; the gradients where an update that is still to come needs them."""
         return TrainingState(
             step=step,
             model={name: _copied(value) for name, value in self._model.state_dict().items()},
             optimizer=(self._groups(), [_copied(s) for s in self._states()]),
             others={name: _copied(other.state_dict()) for name, other in self.others.items()},
-            generators=_generators(),
+            generators=generators(),
             position=stream.position if stream is not None else None,
+            gradients=[_copied(p.grad) for p in self._parameters()] if gradients else None,
         )
 
     def give_back(self, state: TrainingState, stream: BatchStream | None) -> None:
-        """Restore everything; the data position only where there is a stream."""
+        """Restore everything; the data position only where there is a stream.
+
+        Raises:
+            BadInput: The optimizer or the data are no longer those that the state is of.
+        """
+        count, before = len(self._optimizer.param_groups), len(state.optimizer[0])
+        if count != before:
+            raise BadInput(f"the optimizer has {count} parameter groups now, it had {before} then")
         if stream is not None and state.position is not None:
             stream.seek(state.position)
         self._give_back_model(state.model)
@@ -91,7 +106,9 @@ class Capture:
                 self.others[name].load_state_dict(copy.deepcopy(saved))
         for parameter in self._model.parameters():
             parameter.grad = None
-        _give_back_generators(state.generators)
+        for held, gradient in zip(self._parameters(), state.gradients or (), strict=False):
+            held.grad = None if gradient is None else gradient.to(held.device, copy=True)
+        give_back_generators(state.generators)
 
     def agrees(self, state: TrainingState) -> bool:
         """Whether the weights now equal that state's, bit for bit."""
@@ -168,7 +185,8 @@ def _bytes(value: Any) -> int:
     return value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 0
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
+    """States of torch's, Python's and, where loaded, NumPy's generators."""
     found: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     if torch.cuda.is_available():
         found["cuda"] = torch.cuda.get_rng_state_all()
@@ -178,7 +196,8 @@ def _generators() -> dict[str, Any]:
     return found
 
 
-def _give_back_generators(saved: dict[str, Any]) -> None:
+def give_back_generators(saved: dict[str, Any]) -> None:
+    """Put the generators back."""
     torch.set_rng_state(saved["torch"])
     random.setstate(saved["python"])
     if "cuda" in saved:

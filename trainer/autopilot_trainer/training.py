@@ -16,7 +16,7 @@ from autopilot_trainer.data import BatchStream
 from autopilot_trainer.hooks import StepHooks
 from autopilot_trainer.knobs import Action, Knob
 from autopilot_trainer.snapshots import Snapshot, SnapshotRing
-from autopilot_trainer.state import Capture
+from autopilot_trainer.state import Capture, TrainingState, generators, give_back_generators
 
 log = logging.getLogger("autopilot.trainer")
 
@@ -58,6 +58,11 @@ class Training:
         assert self._plane is not None, "the session has not been entered"
         return self._plane
 
+    @property
+    def attached(self) -> bool:
+        """There is a control plane to report to."""
+        return self._plane is not None
+
     def attach(self, plane: ControlPlane) -> None:
         """Name the control plane that decides over this training."""
         self._plane = plane
@@ -76,7 +81,7 @@ class Training:
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """States one can go back to, in memory and on disk."""
-        if not self._seekable():
+        if not self.seekable:
             return []
         return [s.info() for s in self.ring.all()] + self.store.infos()
 
@@ -85,12 +90,14 @@ class Training:
         found = {self.phase} if self.phase else set()
         return frozenset(found | ({"warmup"} if self.hooks.learning_rate.rewarming else set()))
 
-    def _seekable(self) -> bool:
+    @property
+    def seekable(self) -> bool:
+        """The data can be gone back in."""
         return self.stream is not None and self.stream.seekable
 
     def _interventions(self) -> tuple[str, ...]:
         offered = ["scale_lr", "set_lr", "rewarm_lr", "set_optimizer", "set_grad_clip"]
-        if self._seekable():
+        if self.seekable:
             offered += ["reset_optimizer_state", "rollback"]
         if self.stream is not None:
             offered.append("skip_batches")
@@ -121,15 +128,17 @@ class Training:
 
     def snapshot(self, *, pinned: bool = False) -> Snapshot:
         """Keep the present state in memory."""
-        state = self.capture.take(self.step, self.stream)
+        state = self._state()
         return self.ring.add(state, self.branch, pinned=pinned)
+
+    def _state(self) -> TrainingState:
+        return self.capture.take(self.step, self.stream, gradients=self.hooks.pending)
 
     def save(self, tag: str | None) -> CheckpointInfo:
         """Write the present state to disk."""
         with self.in_phase("checkpoint"):
-            state = self.capture.take(self.step, self.stream)
-            good = {c.id for c in self.plane.checkpoints() if c.good and c.kind == "durable"}
-            manifest = self.store.save(state, self.branch, tag, keep=set(sorted(good)[-1:]))
+            good = [c.id for c in self.plane.checkpoints() if c.good and c.kind == "durable"]
+            manifest = self.store.save(self._state(), self.branch, tag, keep=set(good[-1:]))
         info = next(c for c in self.store.infos() if c.id == manifest.id)
         self.plane.note("checkpoint", {"checkpoint": info.model_dump(mode="json")})
         return info
@@ -139,7 +148,8 @@ class Training:
         assert self.evaluation is not None, "capabilities offer it only where there is one"
         with self.in_phase("evaluation"), _undisturbed(self.model):
             found = self.evaluation()
-        values = found if isinstance(found, dict) else {"val_loss": float(found)}
+        named = found if isinstance(found, dict) else {"val_loss": found}
+        values = {name: float(value) for name, value in named.items()}
         self.record_evaluation(values)
         return values
 
@@ -156,11 +166,12 @@ class Training:
 @contextlib.contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    outside = generators()
+    with torch.no_grad():
         try:
             yield
         finally:
+            give_back_generators(outside)
             for module, mode in modes:
                 module.training = mode
 

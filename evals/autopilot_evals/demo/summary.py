@@ -104,18 +104,22 @@ def draw_picture(flight: Flight, path: Path) -> Path:
         )
         steps = range(1, len(losses) + 1)
         axis.plot(steps, _smooth(losses), linewidth=1.0, color=_COLOUR[name], label=_LABEL[name])
-    for at, words in _marks(flight):
+    for i, (at, words) in enumerate(_marks(flight)):
         axis.axvline(at, color=_COLOUR["pilot"], linewidth=0.8, linestyle=":")
         axis.annotate(
             words,
-            (at, 0.98),
+            (at, 0.98 - 0.05 * i),
             xycoords=("data", "axes fraction"),
-            rotation=90,
+            xytext=(4, 0),
+            textcoords="offset points",
             va="top",
-            ha="right",
-            fontsize=7,
+            fontsize=8,
             color=_COLOUR["pilot"],
         )
+    # A loss that explodes would flatten everything else: guessing is as bad as it needs to look.
+    worst = max(float((arm.result or {}).get("worst_loss", 0)) for arm in flight.arms.values())
+    if worst > 0:
+        axis.set_ylim(top=min(axis.get_ylim()[1], 1.25 * worst))
     axis.set_xlabel("optimizer steps executed")
     axis.set_ylabel("training loss (running median of 9)")
     axis.set_title(f"{flight.scenario.title} (seed {flight.seed})", loc="left", fontsize=11)
@@ -150,7 +154,7 @@ def _marks(flight: Flight) -> list[tuple[int, str]]:
         kinds = " + ".join(i.kind for i in record.proposal.interventions)
         at = order.get(_applied_at(record.receipt.changes, record.receipt.step, order))
         if at is not None:
-            marks.append((at, kinds))
+            marks.append((at, f"{record.id}: {kinds}"))
     return marks
 
 

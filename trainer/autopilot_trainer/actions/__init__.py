@@ -1,5 +1,6 @@
 """Applying interventions to a training: one function each, applied together or not at all."""
 
+import logging
 from typing import assert_never
 
 from autopilot.schema import (
@@ -26,6 +27,11 @@ from autopilot.schema import (
 from autopilot_trainer.actions import course, learning_rate, optimizer, script
 from autopilot_trainer.actions.applied import Applied, Check
 from autopilot_trainer.training import Training
+
+log = logging.getLogger("autopilot.trainer")
+
+_MOST_AT_ONCE = 8
+"""Interventions that one proposal may hold."""
 
 
 def apply(intervention: Intervention, training: Training) -> Applied:
@@ -79,14 +85,15 @@ def apply_all(command: Command, training: Training) -> tuple[Receipt, tuple[Chec
             done.append(apply(intervention, training))
     except Exception:
         for applied in reversed(done):
-            for undo in applied.inverse:
-                apply(undo, training)
+            _take_back(applied, training)
         raise
     # Of several checks of one value, the last intervention's says what should be in force.
     checks = tuple({check.field: check for applied in done for check in applied.checks}.values())
     results = {key: value for applied in done for key, value in applied.results.items()}
     inverse = tuple(i for applied in reversed(done) for i in applied.inverse)
     missing = [applied.no_inverse for applied in done if applied.no_inverse]
+    if len(inverse) > _MOST_AT_ONCE:
+        inverse, missing = (), [*missing, "undoing it takes more than one proposal may hold"]
     undo_checkpoint = results.pop("undo_checkpoint", None)
     receipt = Receipt(
         command=command.id,
@@ -100,6 +107,17 @@ def apply_all(command: Command, training: Training) -> tuple[Receipt, tuple[Chec
         results=results,
     )
     return receipt, checks
+
+
+def _take_back(applied: Applied, training: Training) -> None:
+    """Undo as much as can be undone; one failure leaves the others undone all the same."""
+    try:
+        for undo in applied.inverse:
+            apply(undo, training)
+        if applied.take_back is not None:
+            applied.take_back()
+    except Exception:
+        log.exception("an intervention of a command that failed could not be taken back")
 
 
 __all__ = ["Applied", "Check", "apply", "apply_all"]

@@ -35,6 +35,7 @@ class Applied:
     Attributes:
         inverse: What undoes it, in the order to apply.
         no_inverse: Why nothing can, where nothing can.
+        take_back: Undoes it at once, before another step, where no intervention can.
     """
 
     changes: tuple[Change, ...] = ()
@@ -42,6 +43,7 @@ class Applied:
     inverse: tuple[Intervention, ...] = ()
     no_inverse: str | None = None
     results: dict[str, Any] = field(default_factory=dict)
+    take_back: Callable[[], None] | None = None
 
 
 def constant(value: Any) -> Callable[[], Any]:

@@ -1,5 +1,7 @@
 """What changes the course of a run: rollback, skip_batches, pause, resume, stop."""
 
+from functools import partial
+
 from autopilot.errors import NotFound
 from autopilot.schema import (
     MAIN,
@@ -27,9 +29,14 @@ def rollback(intervention: Rollback, training: Training) -> Applied:
     undo = training.snapshot(pinned=True)
     old_step, old_branch = training.step, training.branch
     old_cursor = _cursor(training)
-    _go_to(state, training)
-    stream = training.stream
-    skipped = stream.skip(intervention.skip_batches) if stream is not None else 0
+    try:
+        _go_to(state, training)
+        stream = training.stream
+        skipped = stream.skip(intervention.skip_batches) if stream is not None else 0
+    except Exception:
+        _go_to(undo.state, training)
+        undo.pinned = False
+        raise
     training.branches += 1
     training.branch = f"{MAIN}.{training.branches}"
     training.plane.start_branch(training.branch, target.branch, state.step)
@@ -58,7 +65,8 @@ def _go_to(state: TrainingState, training: Training) -> None:
     training.step = state.step
     training.hooks.reflex.reset()
     training.hooks.telemetry.restart()
-    training.hooks.take()
+    training.hooks.values.clear()
+    training.hooks.pending = state.gradients is not None
 
 
 def _cursor(training: Training) -> int:
@@ -68,11 +76,13 @@ def _cursor(training: Training) -> int:
 def skip_batches(intervention: SkipBatches, training: Training) -> Applied:
     """Leave out the next batches."""
     assert training.stream is not None, "capabilities offer it only where there is a stream"
-    old = _cursor(training)
+    before = training.stream.position
+    old = before.cursor
     skipped = training.stream.skip(intervention.count)
     return Applied(
         changes=(Change(field="batch", old=old, new=_cursor(training)),),
         no_inverse="batches that were left out have passed; the next epoch has them again",
+        take_back=partial(training.stream.seek, before) if training.stream.seekable else None,
         results={"skipped_batches": skipped},
     )
 
@@ -102,9 +112,15 @@ def stop(intervention: Stop, training: Training) -> Applied:
     results = {}
     if intervention.save:
         results["checkpoint"] = training.save("stopped").id
+    was_paused = training.paused
     training.stopping, training.paused = True, False
+
+    def take_back() -> None:
+        training.stopping, training.paused = False, was_paused
+
     return Applied(
         changes=(Change(field="stopping", old=False, new=True),),
         no_inverse="the loop has ended; begin again from its checkpoint",
+        take_back=take_back,
         results=results,
     )

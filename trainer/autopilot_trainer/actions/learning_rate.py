@@ -1,13 +1,17 @@
 """scale_lr, set_lr, rewarm_lr."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from autopilot.schema import Change, Intervention, RewarmLR, ScaleLR, SetLR
 from autopilot_trainer.actions.applied import Applied, Check
 from autopilot_trainer.learning_rate import LearningRate
 from autopilot_trainer.training import Training
+
+_LEAST, _MOST = 0.001, 1000.0
+"""Bounds of one factor; the inverse of one within them lies within them too."""
 
 
 def scale_lr(intervention: ScaleLR, training: Training) -> Applied:
@@ -48,23 +52,36 @@ def _item(lr: LearningRate, which: Literal["expected", "in_force"], group: int) 
 def _inverse_of_set(intervention: SetLR, training: Training) -> tuple[Intervention, ...]:
     """Back to what each chosen group did before."""
     lr = training.hooks.learning_rate
-    inverse: list[Intervention] = []
-    for group in lr.chosen(intervention.groups):
+    alike: dict[tuple[Any, float], list[int]] = {}
+    chosen = lr.chosen(intervention.groups)
+    for group in chosen:
         control = lr.controls[group]
+        value: Any = control.follow
         if control.override is not None:
             first = lr.scheduled()
             ratio = lr.scheduled_of(group) / first if first > 0 else lr.ratio(group)
             value = control.override / ratio if ratio > 0 else control.override
-            inverse.append(SetLR(value=value, groups=(group,)))
-            continue
-        inverse.append(SetLR(value=control.follow, groups=(group,)))
-        if control.scale != 1.0:
-            inverse.append(ScaleLR(factor=control.scale, groups=(group,)))
-    if intervention.groups is None and len({repr(c) for c in lr.controls}) == 1:
-        whole = {"groups": None}
-        count = len(inverse) // len(lr.controls)
-        return tuple(item.model_copy(update=whole) for item in inverse[:count])
+            value = next((v for v, _ in alike if _close(v, value)), value)
+        alike.setdefault((value, control.scale), []).append(group)
+    inverse: list[Intervention] = []
+    for (value, scale), found in alike.items():
+        groups = intervention.groups if len(alike) == 1 else tuple(found)
+        inverse.append(SetLR(value=value, groups=groups))
+        inverse += [ScaleLR(factor=factor, groups=groups) for factor in _factors(scale)]
     return tuple(inverse)
+
+
+def _close(one: Any, other: float) -> bool:
+    return isinstance(one, float) and math.isclose(one, other, rel_tol=1e-12)
+
+
+def _factors(scale: float) -> list[float]:
+    """A scale as factors that one intervention each may have."""
+    factors = []
+    while not _LEAST <= scale <= _MOST:
+        factors.append(_MOST if scale > 1 else _LEAST)
+        scale /= factors[-1]
+    return factors if scale == 1.0 else [*factors, scale]
 
 
 def _applied(

@@ -1,6 +1,8 @@
 """set_optimizer, set_grad_clip, reset_optimizer_state."""
 
+import math
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -18,13 +20,10 @@ def set_optimizer(intervention: SetOptimizer, training: Training) -> Applied:
     held, name = training.hooks.hyperparameters, intervention.name
     groups = training.hooks.learning_rate.chosen(intervention.groups)
     before = [held.value(name, group) for group in groups]
+    inverse = _inverse_of_set(intervention, groups, held)
     held.set(name, intervention.value, intervention.groups)
     several = len(training.hooks.optimizer.param_groups) > 1
     label = {g: f"{name}[{g}]" if several else name for g in groups}
-    inverse = tuple(
-        SetOptimizer(name=name, value=plain_setting(old), groups=(g,) if several else None)
-        for g, old in zip(groups, before, strict=True)
-    )
     return Applied(
         changes=tuple(
             Change(field=label[g], old=plain(old), new=plain(held.value(name, g)))
@@ -33,7 +32,7 @@ def set_optimizer(intervention: SetOptimizer, training: Training) -> Applied:
         checks=tuple(
             Check(
                 field=label[g],
-                expected=constant(plain(intervention.value)),
+                expected=partial(_in_force, held, name, g),
                 read=partial(_used, held, name, g),
                 after_update=True,
             )
@@ -41,6 +40,30 @@ def set_optimizer(intervention: SetOptimizer, training: Training) -> Applied:
         ),
         inverse=inverse,
     )
+
+
+def _inverse_of_set(
+    intervention: SetOptimizer, groups: list[int], held: Hyperparameters
+) -> tuple[SetOptimizer, ...]:
+    """Back to what each group had; groups that had the same go together."""
+    alike: dict[Any, list[int]] = {}
+    for group in groups:
+        old = held.override(intervention.name, group)
+        alike.setdefault("schedule" if old is None else plain_setting(old), []).append(group)
+    return tuple(
+        SetOptimizer(
+            name=intervention.name,
+            value=value,
+            groups=intervention.groups if len(alike) == 1 else tuple(found),
+        )
+        for value, found in alike.items()
+    )
+
+
+def _in_force(held: Hyperparameters, name: str, group: int) -> object:
+    """What the update must use: the override, or whatever the group's own schedule says."""
+    override = held.override(name, group)
+    return _used(held, name, group) if override is None else plain(override)
 
 
 def _used(held: Hyperparameters, name: str, group: int) -> object:
@@ -68,7 +91,10 @@ def set_grad_clip(intervention: SetGradClip, training: Training) -> Applied:
             Check(
                 field="grad_clip",
                 expected=constant(True),
-                read=lambda: hooks.clipped_norm is not None and hooks.clipped_norm <= new,
+                read=lambda: (
+                    hooks.clipped_norm is not None
+                    and hooks.clipped_norm <= (hooks.max_norm or math.inf)
+                ),
                 after_update=True,
             ),
         )
