@@ -119,7 +119,7 @@ def diagnose(case: Case, *, has_grad_norm: bool) -> tuple[Diagnosis, str]:
     if kind in _MISDRIVEN:
         return "misdriven", "the weights are sound and the setting that drives them is not"
     if kind == "non_finite":
-        return "unknown", "gradients are no numbers while the loss still is one"
+        return _diagnose_non_finite(case)
     if kind in LOSS_ONLY:
         return _diagnose_loss(case, has_grad_norm)
     return "unknown", "nothing in the figures tells the cause"
@@ -135,6 +135,16 @@ def _diagnose_schedule(case: Case) -> tuple[Diagnosis, str]:
     if ratio > 1.0:
         return "misdriven", "the rate is above its plan and the loss has not suffered yet"
     return "misdriven", "the rate is below its plan and the weights are sound"
+
+
+def _diagnose_non_finite(case: Case) -> tuple[Diagnosis, str]:
+    """Gradients that are no numbers; a loss that is none has been settled before."""
+    if case.climbing or not LOSS_ONLY.isdisjoint(case.messages):
+        return "damaged", "the loss had left its course when the gradients stopped being numbers"
+    hurt = _held_out_verdict(case)
+    if hurt is not None:
+        return hurt
+    return "unknown", "gradients are no numbers while the loss still is one"
 
 
 def _diagnose_loss(case: Case, has_grad_norm: bool) -> tuple[Diagnosis, str]:

@@ -195,7 +195,7 @@ def _check_learning_rate(
     if high > most * tolerance or low * tolerance < least:
         return _deny(
             "limits.lr.total_factor",
-            f"this would put the learning rate at {low:.4g} to {high:.4g} times what is planned; "
+            f"this would put the learning rate at {_span(low, high)} times what is planned; "
             f"allowed is {least:g} to {most:g} in all",
         )
     if not to_plan and raised > limits.max_factor * tolerance:
@@ -210,6 +210,10 @@ def _check_learning_rate(
             f"this takes the learning rate to {low * planned:.3g}; allowed is {limits.min:g}",
         )
     return None
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def _factors_after(

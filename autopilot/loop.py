@@ -86,24 +86,27 @@ class Autopilot:
         return min(wait, 0.2) if any(c.again for c in self._considered.values()) else wait
 
     def _consider(self, episode: Episode) -> None:
-        records = [r for r in self.run.proposals() if r.proposal.episode == episode.id]
-        signature = (
-            episode.status,
-            episode.kind,
-            episode.diagnosis,
-            len(episode.findings),
-            tuple((record.id, record.status) for record in records),
-        )
-        step, now = episode.last_step, time.monotonic()
+        records = self._records(episode)
         last = self._considered.get(episode.id)
-        if last is not None and last.signature == signature:
-            waited = abs(step - last.step) >= _RETRY_STEPS or now - last.at >= _RETRY_SECONDS
-            if not (last.again and waited):
-                return
+        news = last is None or last.signature != _signature(episode, records)
+        if not news and not (last is not None and last.again and self._waited(last)):
+            return
         if any(record.status in ("pending", "queued") for record in records):
             return
         again = self._decide(episode)
-        self._considered[episode.id] = _Considered(signature, step, now, again)
+        # What this pass filed itself is no news at the next.
+        signature = _signature(episode, self._records(episode))
+        step = self.run.info().step
+        self._considered[episode.id] = _Considered(signature, step, time.monotonic(), again)
+
+    def _records(self, episode: Episode) -> list[ProposalRecord]:
+        return [r for r in self.run.proposals() if r.proposal.episode == episode.id]
+
+    def _waited(self, last: _Considered) -> bool:
+        """Long enough since then to try again without any news."""
+        if time.monotonic() - last.at >= _RETRY_SECONDS:
+            return True
+        return abs(self.run.info().step - last.step) >= _RETRY_STEPS
 
     def _decide(self, episode: Episode) -> bool:
         """Ask the agent and file what it says; whether to try again without any news."""
@@ -170,3 +173,14 @@ class Autopilot:
     def _withdraw_all(self, reason: str) -> None:
         for proposal_id in list(self._offered):
             self._withdraw(proposal_id, reason)
+
+
+def _signature(episode: Episode, records: Sequence[ProposalRecord]) -> tuple[object, ...]:
+    """What would be news of an episode."""
+    return (
+        episode.status,
+        episode.kind,
+        episode.diagnosis,
+        len(episode.findings),
+        tuple((record.id, record.status) for record in records),
+    )

@@ -94,6 +94,16 @@ def test_a_non_finite_loss_opens_at_once() -> None:
     assert told[0].invariant_broken
 
 
+def test_gradients_that_overflow_after_the_loss_blew_up_are_damage() -> None:
+    def blown(row: Row) -> Row:
+        gone = row.step >= 14
+        grad = float("inf") if gone else row.values["grad_norm"] * 1e4
+        return changed(row, loss=1e19, grad_norm=grad, update_skipped=float(gone))
+
+    told = Desk().read(run_with(blown, start=12, rows=30))
+    assert (told[-1].status, told[-1].diagnosis) == ("open", "damaged")
+
+
 def test_a_rate_above_plan_that_hurts_is_one_damaged_episode() -> None:
     def hot(row: Row) -> Row:
         return changed(louder(row), lr=30 * row.values["lr"])

@@ -76,6 +76,11 @@ class Case:
         """What was proposed for this episode."""
         return [r for r in self.window.history if r.proposal.episode == self.episode.id]
 
+    def denied(self) -> ProposalRecord | None:
+        """What a person denied of it."""
+        decided = ((r, r.approval) for r in self.tried)
+        return next((r for r, a in decided if a is not None and a.decision == "deny"), None)
+
     def figure(self, name: str) -> float | None:
         """A figure of the episode's fingerprint."""
         return self.episode.fingerprint.get(name)

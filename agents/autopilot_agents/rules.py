@@ -76,11 +76,20 @@ class RuleAgent:
         if not ladder:
             reason = f"no remedy is known for {episode.kind} ({episode.diagnosis})"
             return NoProposal(kind="unsupported", reason=reason, episode=episode.id)
+        denied = case.denied()
+        if denied is not None:
+            reason = f"a person denied {denied.id} for this episode; it is theirs to act"
+            return NoProposal(kind="exhausted", reason=reason, episode=episode.id)
         if case.rung >= len(ladder):
             reason = f"{case.rung} remedies for {episode.kind} were tried; a person should look"
             return NoProposal(kind="exhausted", reason=reason, episode=episode.id)
         remedy = ladder[case.rung](case)
-        return remedy if isinstance(remedy, NoProposal) else _proposal(case, remedy)
+        if isinstance(remedy, NoProposal):
+            return remedy
+        missing = [i.kind for i in remedy.interventions if not case.offers(i.kind)]
+        if missing:
+            return case.no("unsupported", f"this run does not offer {', '.join(missing)}")
+        return _proposal(case, remedy)
 
 
 class ObserveAgent:

@@ -7,7 +7,7 @@ import typer
 
 from autopilot import __version__
 from autopilot.cli import act, demo, fly, look, policies
-from autopilot.errors import AutopilotError
+from autopilot.errors import AutopilotError, Unreachable
 
 app = typer.Typer(
     name="autopilot",
@@ -52,6 +52,8 @@ def main() -> None:
     """Run the command line."""
     try:
         sys.exit(app(standalone_mode=False))
+    except Unreachable as error:
+        _fail(f"{error} (if the run has ended, `autopilot log` still tells its story)")
     except AutopilotError as error:
         _fail(str(error))
     except _UsageError as error:

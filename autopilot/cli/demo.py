@@ -47,14 +47,14 @@ def demo(
     from autopilot_evals.demo.summary import as_json, draw_picture, print_summary
     from autopilot_evals.demo.view import LiveView
 
-    chosen = SCENARIOS[scenario]
+    chosen, pilot = SCENARIOS[scenario], make_agent(agent)
     where = flight_folder(folder, scenario, seed)
     flight = Flight(
         scenario=chosen,
         seed=seed,
         steps=chosen.smoke_steps if smoke else chosen.steps,
         folder=where,
-        agent=make_agent(agent),
+        agent=pilot,
         policy=_asking_policy(where) if ask else None,
     )
     if ask and sys.stdin.isatty() and not json:
@@ -88,11 +88,16 @@ def _list(json: bool) -> None:
 
 
 def _asking_policy(folder: Path) -> Path:
-    """The default policy, but every intervention asks and training waits for the answer."""
+    """The default policy, but every intervention asks, and training waits a while for the answer."""
     from autopilot.policy import DEFAULT_POLICY
 
     text = DEFAULT_POLICY.replace('autonomy = "act"', 'autonomy = "suggest"')
-    text = text.replace('hold_on_alarm = "10s"', 'hold_on_alarm = "15m"')
+    for name, before, after in (
+        ("hold_on_alarm", "10s", "2m"),
+        ("ttl", "15m", "2m"),
+        ("on_expiry", "hold", "nothing"),
+    ):
+        text = text.replace(f'{name} = "{before}"', f'{name} = "{after}"')
     path = folder / "policy.toml"
     path.write_text(text)
     return path

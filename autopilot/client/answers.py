@@ -1,6 +1,7 @@
 """What a control API answers, as records and as errors."""
 
 import json
+import re
 from typing import Any, TypeVar
 
 import httpx2
@@ -72,4 +73,4 @@ def refusal(response: httpx2.Response, url: str) -> AutopilotError:
 
 def why(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return re.sub(r"^\[Errno -?\d+\] ", "", lines[0]) if lines else type(error).__name__

@@ -28,6 +28,8 @@ from autopilot.schema import (
     metrics,
 )
 
+_SHOWN_METRICS = 6
+"""Columns of the details that fit a terminal of 80."""
 _KEYS = "[a]pprove  [m]odify  [d]eny  [?] details  [l]ater"
 
 
@@ -248,11 +250,13 @@ def proposal_view(record: ProposalRecord, window: Window) -> Panel:
 
 def details_view(record: ProposalRecord, window: Window) -> Table:
     """The window's last rows and the proposal's text, for a closer look."""
-    names = [s.metric for s in window.summaries][:8]
+    names = [s.metric for s in window.summaries][:_SHOWN_METRICS]
     table = Table("step", *names, box=None)
     for row in window.table[-14:]:
         span = str(row.last_step)
         if row.first_step != row.last_step:
             span = f"{row.first_step}-{row.last_step}"
-        table.add_row(span, *(number(row.values.get(name)) for name in names))
+        table.add_row(
+            span, *(number(row.values[name]) if name in row.values else "" for name in names)
+        )
     return table

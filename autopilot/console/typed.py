@@ -42,7 +42,8 @@ def make_intervention(kind: str, values: dict[str, object]) -> Intervention:
         return intervention_adapter.validate_python({"kind": kind, **values})
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"][1:])
+        name, *inside = problem["loc"][1:] or ("",)
+        place = ".".join(str(part) for part in (name, *(i for i in inside if isinstance(i, int))))
         if problem["type"] == "extra_forbidden":
             takes = [f for f in INTERVENTION_TYPES[kind].model_fields if f != "kind"]
             raise BadInput(f"{kind}: {place}: takes {', '.join(takes) or 'no values'}") from error

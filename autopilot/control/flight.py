@@ -146,12 +146,21 @@ class Flight:
         receipt = record.receipt.model_copy(update={"read_back": read_backs, "proven": good})
         record = core.ledger.update(command_id, receipt=receipt)
         core.write_record("receipt", record, actor=SYSTEM)
-        if not good:
-            wrong = next(read_back for read_back in read_backs if not read_back.ok)
-            self._undo(record.id, f"{wrong.field} read back {wrong.value}, not {wrong.expected}")
+        if good:
+            return
+        wrong = next(read_back for read_back in read_backs if not read_back.ok)
+        words = f"{wrong.field} read back {wrong.value}, not {wrong.expected}"
+        if record.reverts is None:
+            self._undo(record.id, words)
+        else:  # undoing the undo would only go to and fro
+            text = f"{record.id}, which undoes {record.reverts}, is not in force: {words}"
+            core.recorder.fault(text)
+            core.write("fault", SYSTEM, {"text": text})
 
     def read(self, row: Row) -> None:
         """Let every canary and lease read a row."""
+        if not self._watches:
+            return
         executed = self._core.observation.executed
         for watch in list(self._watches.values()):
             result = watch.update(row, executed)
@@ -216,12 +225,17 @@ class Flight:
             self.hold = Hold(episode.id, core.recorder.last_seq, core.clock.now() + limit)
 
     def release(self) -> bool:
-        """End a hold whose decision was made or whose time is over; says whether one ended."""
+        """End a hold once it is decided, by the pilot and by the person it asked, or over.
+
+        Returns:
+            Whether one ended.
+        """
         hold, core = self.hold, self._core
         if hold is None:
             return False
-        undecided = any(pilot.seen_seq < hold.seq for pilot in core.living_pilots())
-        if undecided and core.clock.now() < hold.until:
+        unseen = any(pilot.seen_seq < hold.seq for pilot in core.living_pilots())
+        asked = any(r.proposal.episode == hold.episode for r in core.ledger.all("pending"))
+        if (unseen or asked) and core.clock.now() < hold.until:
             return False
         self.hold = None
         return True

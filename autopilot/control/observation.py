@@ -37,8 +37,8 @@ class Observation:
         self._triage = Triage(self._bank.loss, self._bank.grad)
         self._count = 0
 
-    def read(self, row: Row) -> Sighting:
-        """Take in one row."""
+    def read(self, row: Row) -> Sighting | None:
+        """Take in one row; None where it led to nothing, as nearly all do."""
         if row.step != self.step or row.branch != self.branch:
             self.executed += 1
         self.step, self.branch = row.step, row.branch
@@ -47,7 +47,10 @@ class Observation:
         found = self._bank.update(row)
         if found:
             found = [self._number(finding) for finding in found]
-        changed = self._news(self._triage.update(row, found))
+        changed = self._triage.update(row, found)
+        if not found and not changed:
+            return None
+        changed = self._news(changed)
         return Sighting([self._attach(finding) for finding in found], changed)
 
     def start_branch(self, name: str, parent: str, fork_step: int) -> None:

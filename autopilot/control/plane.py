@@ -15,7 +15,7 @@ from typing import Any, Literal
 from autopilot.control.core import SYSTEM, Core, TrainingSide
 from autopilot.control.desk import Desk
 from autopilot.control.flight import Flight, Hold
-from autopilot.control.observation import Observation
+from autopilot.control.observation import Observation, Sighting
 from autopilot.control.recorder import Recorder
 from autopilot.guard import Role
 from autopilot.journal import Journal
@@ -202,12 +202,17 @@ class ControlPlane:
         sighting = core.observation.read(row)
         if VAL_LOSS in row.values:
             core.health.note_evaluation(row.branch, row.step, row.values[VAL_LOSS])
+        if sighting is not None:
+            self._tell(sighting)
+        self._flight.read(row)
+
+    def _tell(self, sighting: Sighting) -> None:
+        core = self._core
         for finding in sighting.findings:
             core.write("finding", SYSTEM, {"finding": finding.model_dump(mode="json")})
         for episode in sighting.episodes:
             core.note_episode(episode)
             self._flight.consider_hold(episode)
-        self._flight.read(row)
 
     def _check_pilots(self) -> None:
         core = self._core
@@ -392,6 +397,7 @@ class ControlPlane:
                 actor=actor, last_pass=core.clock.now(), seen_seq=seen_seq, alive=True
             )
             if first:
+                self._lost_pilots.discard(actor)
                 core.write("heartbeat", actor, {"pilot": actor})
             if no_proposal is not None:
                 core.write("no_proposal", actor, {"no_proposal": no_proposal.model_dump()})

@@ -1,0 +1,431 @@
+"""A session neither changes a training nor stops it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop, SparseAdam
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
+from trainer.loops import (
+    Orders,
+    loss_of,
+    make_batches,
+    make_model,
+    meanwhile,
+    running,
+    train,
+    train_bare,
+    until,
+)
+
+from autopilot.client import connect
+from autopilot.errors import BadInput, NotARun, Unsupported
+from autopilot.journal import Journal
+from autopilot.policy import Policy, Reflexes
+from autopilot.schema import Pause, Resume, Rollback, ScaleLR, Stop
+from autopilot_trainer import Session
+
+BATCHES = make_batches()
+
+
+# --- the trajectory -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+        lambda p: Adam(p, lr=0.02, amsgrad=True),
+        lambda p: AdamW(p, lr=torch.tensor(0.02), fused=True),
+        lambda p: RMSprop(p, lr=0.01, foreach=True),
+    ],
+    ids=["SGD", "Adam", "AdamW", "RMSprop"],
+)
+def test_a_session_leaves_the_trajectory_as_it_is(make: Any, tmp_path: Path) -> None:
+    def fly(*, watched: bool) -> Any:
+        model = make_model(dropout=0.3)
+        optimizer = make(model.parameters())
+        schedule = OneCycleLR(optimizer, 0.05, total_steps=100)
+        loader = DataLoader(torch.cat(BATCHES), batch_size=6, shuffle=True)
+        if not watched:
+            losses = train_bare(model, optimizer, loader, steps=70, scheduler=schedule)
+        else:
+            with running(tmp_path, model, optimizer, scheduler=schedule) as (session, person):
+                losses = train(session, model, optimizer, loader, steps=70, scheduler=schedule)
+                assert person.info().faults == ()
+                assert len(person.checkpoints()) >= 2, "snapshots were taken"
+        return losses, [p.tolist() for p in model.parameters()], torch.rand(1).item()
+
+    assert fly(watched=True) == fly(watched=False)
+
+
+def test_a_loss_scaler_is_left_alone_and_its_skips_are_told(tmp_path: Path) -> None:
+    def fly(session: Session | None, model: Any, optimizer: Any, scaler: Any) -> list[float]:
+        losses = []
+        steps = session.batches(BATCHES, steps=24) if session else (BATCHES * 3)
+        for step, batch in enumerate(steps):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            scaler.scale(loss).backward()
+            if step == 12:
+                model[0].weight.grad.fill_(float("inf"))
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(loss.item())
+            if session:
+                session.report(loss=loss)
+        return losses
+
+    def build() -> Any:
+        model = make_model(dropout=0.2)
+        optimizer = AdamW(model.parameters(), lr=0.02)
+        return model, optimizer, torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    bare = fly(None, *build())
+    model, optimizer, scaler = build()
+    with running(tmp_path, model, optimizer, scaler=scaler) as (session, person):
+        watched = fly(session, model, optimizer, scaler)
+        rows = [row.values for row in person.rows()]
+        assert person.info().capabilities.knobs["loss_scale"].value == 512.0
+    assert watched == bare
+    assert [step for step, row in enumerate(rows) if row["update_skipped"]] == [12]
+
+
+def test_accumulating_gradients_is_not_leaving_updates_out(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.01)
+    with running(tmp_path, model, optimizer) as (session, person):
+        for step, batch in enumerate(session.batches(BATCHES, steps=60)):
+            loss = loss_of(model, batch)
+            loss.backward()
+            if step % 4 == 3:
+                optimizer.step()
+                optimizer.zero_grad()
+            session.report(loss=loss)
+        assert {row.values["update_skipped"] for row in person.rows()} == {0.0}
+        assert person.episodes() == []
+
+
+def test_a_change_waits_for_an_update_that_is_long_in_coming(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9)
+    with running(tmp_path, model, optimizer) as (session, person):
+        orders = Orders(person)
+        order = orders.give(ScaleLR(factor=0.5))
+        for step, batch in enumerate(session.batches(BATCHES, steps=210)):
+            loss = loss_of(model, batch)
+            loss.backward()
+            if step % 70 == 69:
+                optimizer.step()
+                optimizer.zero_grad()
+            session.report(loss=loss)
+            if step == 5:
+                order()
+        receipt = orders[0].receipt
+    assert receipt is not None
+    assert receipt.proven
+    assert [read.step for read in receipt.read_back] == [70, 140]
+
+
+# --- reflexes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("make", [SGD, AdamW])
+def test_an_update_that_is_not_finite_is_left_out(make: Any, bad: float, tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = make(model.parameters(), lr=0.01)
+    with running(tmp_path, model, optimizer) as (session, person):
+        for batch in session.batches(BATCHES, steps=10):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            loss.backward()
+            poison = session.step == 5
+            if poison:
+                model[3].weight.grad[0, 0] = bad
+            before = [p.detach().clone() for p in model.parameters()]
+            optimizer.step()
+            moved = not all(map(torch.equal, before, model.parameters()))
+            assert moved != poison
+            session.report(loss=loss)
+        skipped = [row.step for row in person.rows() if row.values["update_skipped"]]
+        reflexes = [event for event in person.events(0) if event.kind == "reflex"]
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert skipped == [6]
+    assert [(e.actor, e.body["step"]) for e in reflexes] == [("reflex:skip_non_finite", 6)]
+
+
+def fly_with_spikes(folder: Path, policy: Policy) -> list[int]:
+    """Gradients a thousand times too large from step 31 to 36; returns the steps left out."""
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=1e-6)
+    with running(folder, model, optimizer, policy=policy) as (session, person):
+        for batch in session.batches(BATCHES, steps=40):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            (loss * (1000 if 30 <= session.step < 36 else 1)).backward()
+            optimizer.step()
+            session.report(loss=loss)
+        return [row.step for row in person.rows() if row.values["update_skipped"]]
+
+
+def test_spikes_are_left_out_but_only_so_many_in_a_row(tmp_path: Path) -> None:
+    policy = Policy(reflexes=Reflexes(max_skips_in_a_row=3))
+    assert fly_with_spikes(tmp_path, policy) == [31, 32, 33]
+
+
+def test_the_policy_switches_reflexes_off(tmp_path: Path) -> None:
+    policy = Policy(reflexes=Reflexes(skip_spike_factor=0, skip_non_finite=False))
+    assert fly_with_spikes(tmp_path, policy) == []
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with running(tmp_path / "b", model, optimizer, policy=policy) as (session, _):
+        for batch in session.batches(BATCHES, steps=2):
+            (loss_of(model, batch) * float("nan")).backward()
+            optimizer.step()
+            session.report(loss=1.0)
+    assert model[3].weight.isnan().any(), "nobody stood in the way"
+
+
+# --- what is refused at the start -----------------------------------------------------------
+
+
+def test_controls_that_cannot_cross_the_wire_are_refused(tmp_path: Path) -> None:
+    model = make_model()
+    session = Session(model, SGD(model.parameters(), lr=0.1), run_dir=tmp_path)
+    with pytest.raises(BadInput, match="needs minimum= and maximum="):
+        session.knob("p", lambda: 0.5, print)
+    with pytest.raises(BadInput, match="expected bool, int, float or str"):
+        session.knob("p", lambda: [1], print)  # type: ignore[arg-type,return-value]
+    with pytest.raises(BadInput, match="'x' must be annotated"):
+        session.action(lambda x: x)
+    with pytest.raises(BadInput, match="evaluate="):
+        session.evaluate()
+
+
+def test_what_cannot_begin_says_why_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "policy.toml").write_text("autonomi = 'act'")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    Journal.create(taken / "journal.sqlite", run_id="r", name="n").close()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"run_dir": tmp_path / "file"}, "cannot be written"),
+        ({"run_dir": taken}, "holds a run already"),
+        ({"run_dir": tmp_path / "a", "policy": tmp_path / "policy.toml"}, "no such key"),
+        ({"run_dir": tmp_path / "a", "policy": tmp_path / "none.toml"}, "cannot be read"),
+    ]
+    for options, words in wrong:
+        with pytest.raises(BadInput, match=words) as caught:
+            Session(model, optimizer, **options)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setenv("AUTOPILOT_PORT", "http")
+    with pytest.raises(BadInput, match="AUTOPILOT_PORT"):
+        Session(model, optimizer, run_dir=tmp_path / "b")
+
+
+# --- faults of ours -------------------------------------------------------------------------
+
+
+def test_a_taken_port_leaves_the_training_uncontrolled_but_recorded(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with Session(
+            model, optimizer, run_dir=tmp_path / "run", port=other.getsockname()[1]
+        ) as session:
+            losses = train(session, model, optimizer, BATCHES, steps=5)
+            assert session.url is None
+            with pytest.raises(NotARun, match="no control API"):
+                connect(str(session.run_dir), "operator", "tester")
+    assert len(losses) == 5
+    journal = Journal.open(tmp_path / "run" / "journal.sqlite")
+    faults = [event.body["text"] for event in journal.events(0) if event.kind == "fault"]
+    assert len(faults) == 1
+    assert "another process listens there" in faults[0]
+    assert len(journal.rows("main")) == 5
+    journal.close()
+
+
+def test_gradients_that_cannot_be_measured_are_told_once(tmp_path: Path) -> None:
+    embedding = nn.Embedding(10, 4, sparse=True)
+    optimizer = SparseAdam(embedding.parameters(), lr=0.1)
+    before = embedding.weight.detach().clone()
+    with running(tmp_path, embedding, optimizer) as (session, person):
+        for batch in session.batches([torch.tensor([1, 2])] * 4, steps=20):
+            optimizer.zero_grad()
+            loss = embedding(batch).square().sum()
+            loss.backward()
+            optimizer.step()
+            session.report(loss=loss)
+        faults = person.info().faults
+        assert [row.step for row in person.rows()] == [*range(1, 21)]
+    assert len(faults) == 1
+    assert "before the update" in faults[0]
+    assert not torch.equal(before, embedding.weight)
+
+
+def test_batches_of_any_kind_pass(tmp_path: Path) -> None:
+    strange: list[Any] = [
+        torch.eye(3).to_sparse(), {"x": [torch.zeros(0)], "y": None}, "text", 7,
+        (torch.tensor(1.5, dtype=torch.bfloat16),), torch.zeros(2, dtype=torch.complex64).conj(),
+        torch.zeros(3, dtype=torch.bool), torch.ones(4, 4).t()[::2],
+    ]  # fmt: skip
+    model = make_model()
+    with running(tmp_path, model, SGD(model.parameters(), lr=0.1)) as (session, _):
+        for _ in session.batches(strange):
+            session.report(loss=1.0)
+        assert session.step == len(strange)
+
+
+def test_a_state_that_cannot_be_taken_is_told_once(tmp_path: Path) -> None:
+    class Odd:
+        def state_dict(self) -> dict[str, Any]:
+            raise RuntimeError("not now")
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with running(tmp_path, model, optimizer, snapshot_every=1) as (session, person):
+        session.track("odd", Odd())
+        assert len(train(session, model, optimizer, BATCHES, steps=20)) == 20
+        assert len(person.info().faults) == 1
+        assert "not now" in person.info().faults[0]
+
+
+def test_a_wish_that_makes_no_sense_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPILOT_WAIT_FOR_PILOT", "soon")
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with running(tmp_path, model, optimizer) as (session, person):
+        assert len(train(session, model, optimizer, BATCHES, steps=3)) == 3
+        assert "AUTOPILOT_WAIT_FOR_PILOT" in person.info().faults[0]
+
+
+# --- loops with a boundary of their own -----------------------------------------------------
+
+
+def test_a_loop_of_ones_own_is_paused_resumed_and_stopped(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with running(tmp_path, model, optimizer) as (session, person):
+
+        def person_at_work() -> None:
+            until(lambda: person.info().step >= 3)
+            person.command((Pause(),))
+            until(lambda: person.info().status == "paused")
+            assert "rollback" not in person.info().capabilities.interventions
+            with pytest.raises(Unsupported):
+                person.command((Rollback(checkpoint="s0"),))
+            person.command((ScaleLR(factor=0.5), Resume()))
+            until(lambda: person.info().status == "running")
+            person.command((Stop(),))
+
+        with meanwhile(person_at_work):
+            while not session.stopping:
+                optimizer.zero_grad()
+                loss = loss_of(model, BATCHES[session.step % 8])
+                loss.backward()
+                optimizer.step()
+                session.report(loss=loss)
+        assert session.step >= 3
+        saved = list((session.run_dir / "checkpoints").iterdir())
+    assert len(saved) == 1
+
+
+# --- the process ----------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, time, torch
+from autopilot_trainer import Session
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+batches = [torch.ones(2, 4)] * 4
+with Session(model, optimizer, run_dir=sys.argv[1]) as session:
+    for batch in session.batches(batches, steps=None if sys.argv[2] == "end" else 10**9):
+        loss = model(batch).square().mean()
+        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        session.report(loss=loss)
+        if session.step == 2:
+            print("running", flush=True); sys.stdin.readline()
+            if sys.argv[2] == "crash":
+                raise RuntimeError("the loop failed")
+        if sys.argv[2] == "interrupt":
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("end", 0), ("crash", 1), ("interrupt", 1)])
+def test_the_process_exits_with_clients_connected(how: str, code: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), how],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    body = json.loads((tmp_path / "run" / "run.json").read_text())
+    token = json.loads((tmp_path / "run" / "tokens.json").read_text())["viewer"]
+    port = int(body["url"].rsplit(":", 1)[1])
+    streams = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+    for stream in streams[:2]:
+        request = f"GET /v1/events?after=0 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        stream.sendall(f"{request}Authorization: Bearer {token}\r\n\r\n".encode())
+        assert stream.recv(12) == b"HTTP/1.1 200"
+    process.stdin.write("\n")
+    process.stdin.flush()
+    if how == "interrupt":
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (code, -signal.SIGINT), errors
+    for stream in streams:
+        stream.close()
+    journal = Journal.open(tmp_path / "run" / "journal.sqlite")
+    end = next(event for event in reversed(journal.events(0)) if event.kind == "run_ended")
+    journal.close()
+    assert end.body["status"] == ("ended" if how == "end" else "failed")
+    if how == "crash":
+        assert end.body["reason"] == "RuntimeError: the loop failed"
+        assert "the loop failed" in errors
+
+
+def test_the_training_process_loads_no_more_than_it_needs(tmp_path: Path) -> None:
+    unwanted = "langchain openai pandas rich typer matplotlib fastapi sklearn uvicorn"
+    code = f"""
+    import sys, autopilot_trainer
+    print([name for name in {unwanted!r}.split() if name in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env=dict(os.environ),
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
+
+
+def test_the_session_takes_its_hooks_along(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer: Optimizer = SGD(model.parameters(), lr=0.1)
+    with running(tmp_path, model, optimizer) as (session, _):
+        train(session, model, optimizer, BATCHES, steps=2)
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
