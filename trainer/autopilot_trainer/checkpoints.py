@@ -165,7 +165,7 @@ class CheckpointStore:
 def _packed(state: TrainingState) -> dict[str, Any]:
     packed = {name: getattr(state, name) for name in state.__dataclass_fields__}
     if state.position is not None:
-        packed["position"] = asdict(state.position)
+        packed["position"] = state.position._asdict()
     return packed
 
 

@@ -3,8 +3,7 @@
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,21 +12,20 @@ from autopilot.errors import BadInput
 _DIGEST_BYTES = 65_536
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Where the stream stands.
 
     Attributes:
         cursor: Batches taken since the beginning, skipped ones included.
         epoch: Passes begun before this one.
-        index: Batches taken in this pass.
+        taken: Batches taken in this pass.
         rng: State of torch's generator when the pass began: what a shuffling sampler drew from.
         generators: States of the loader's own generators then.
     """
 
     cursor: int
     epoch: int
-    index: int
+    taken: int
     rng: torch.Tensor
     generators: tuple[torch.Tensor, ...] = ()
 
@@ -74,14 +72,14 @@ class BatchStream:
             try:
                 batch = self._read()
             except StopIteration:
-                if not self._repeat or self._position.index == 0 or not self.seekable:
+                if not self._repeat or self._position.taken == 0 or not self.seekable:
                     raise
                 here = self._position
                 self._iterator = None
-                self._position = replace(here, epoch=here.epoch + 1, index=0)
+                self._position = here._replace(epoch=here.epoch + 1, taken=0)
                 continue
             here = self._position
-            self._position = replace(here, cursor=here.cursor + 1, index=here.index + 1)
+            self._position = here._replace(cursor=here.cursor + 1, taken=here.taken + 1)
             return batch
         raise StopIteration
 
@@ -89,9 +87,9 @@ class BatchStream:
         here = self._position
         if self._direct:
             assert isinstance(self._loader, Sequence)
-            if here.index >= len(self._loader):
+            if here.taken >= len(self._loader):
                 raise StopIteration
-            return self._loader[here.index]
+            return self._loader[here.taken]
         if self._iterator is None:
             self._position = self._begin(here.cursor, here.epoch)
             self._iterator = iter(self._loader)
@@ -104,10 +102,10 @@ class BatchStream:
             size = max(len(self._loader), 1)
             here = self._position
             if not self._repeat:
-                count = min(count, size - here.index)
-            total = here.epoch * size + here.index + count
-            self._position = replace(
-                here, cursor=here.cursor + count, epoch=total // size, index=total % size
+                count = min(count, size - here.taken)
+            total = here.epoch * size + here.taken + count
+            self._position = here._replace(
+                cursor=here.cursor + count, epoch=total // size, taken=total % size
             )
             return count
         left_out = 0
@@ -135,9 +133,9 @@ class BatchStream:
             torch.set_rng_state(position.rng)
             for generator, state in zip(self._generators, position.generators, strict=False):
                 generator.set_state(state)
-            begin = replace(position, cursor=position.cursor - position.index, index=0)
+            begin = position._replace(cursor=position.cursor - position.taken, taken=0)
             self._iterator, self._position = None, begin
-            for _ in range(position.index):
+            for _ in range(position.taken):
                 self._take()
             self._position = position
         finally:

@@ -92,13 +92,16 @@ class StepHooks:
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         try:  # what is in force comes first: no later fault of ours may take it out of force
             self._skipped, self._attempted = False, True
-            step, lr = self._current_step(), self.learning_rate
+            lr, measures = self.learning_rate, self.telemetry.enabled
+            if lr.neutral and not (measures or self.hyperparameters or self.max_norm is not None):
+                return
+            step = self._current_step()
             lr.enter(step)
             self.hyperparameters.enter()
-            if self.telemetry.enabled:
+            if measures:
                 planned = lr.planned(step) if lr.declared else lr.values(step)[0]
                 self.values[metrics.LR_PLANNED] = planned
-            if self.telemetry.enabled or self.max_norm is not None:
+            if measures or self.max_norm is not None:
                 self._inspect()
         except Exception as error:  # the run goes on without us
             self._on_fault(f"before the update: {error!r}")

@@ -57,6 +57,10 @@ class Hyperparameters:
         """What the latest update used, for values that were ever set; None before that."""
         return self._used.get((group, name))
 
+    def __bool__(self) -> bool:
+        """Something is put in force, or was and is still read back."""
+        return bool(self._watched)
+
     def value(self, name: str, group: int = 0) -> Any:
         """The value in force."""
         return self._overrides.get((group, name), self._groups[group][name])

@@ -112,7 +112,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Streams end by themselves once the tail is closed; who does not take their end is cut off,
         # which also wakes what waits to send to them.
-        await asyncio.sleep(_FAREWELL)
+        if self.server_state.connections:
+            await asyncio.sleep(_FAREWELL)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
