@@ -88,7 +88,7 @@ def _list(json: bool) -> None:
 
 
 def _asking_policy(folder: Path) -> Path:
-    """The default policy, but every intervention asks, and training waits a while for the answer."""
+    """The default policy, but every intervention asks, and training waits a while for it."""
     from autopilot.policy import DEFAULT_POLICY
 
     text = DEFAULT_POLICY.replace('autonomy = "act"', 'autonomy = "suggest"')

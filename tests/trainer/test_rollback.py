@@ -24,8 +24,10 @@ from trainer.loops import (
 )
 from trainer.test_learning_rate import SCHEDULERS
 
+from autopilot.client import connect
 from autopilot.errors import NotFound, Unsupported
 from autopilot.schema import Rollback, SaveCheckpoint, ScaleLR, SetGradClip, SetKnob
+from autopilot_trainer import Session
 from autopilot_trainer.checkpoints import CheckpointError, CheckpointStore
 from autopilot_trainer.snapshots import SnapshotRing
 from autopilot_trainer.state import Capture, TrainingState
@@ -401,3 +403,34 @@ def test_states_are_plain_data(tmp_path: Path) -> None:
     torch.save({name: getattr(state, name) for name in state.__dataclass_fields__}, held)
     held.seek(0)
     assert torch.load(held, weights_only=True)["step"] == 1
+
+
+def test_a_state_too_large_for_memory_is_not_kept_and_rollback_uses_the_disk(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(64, 64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    data = [torch.randn(8, 64) for _ in range(50)]
+    with (
+        Session(model, optimizer, run_dir=tmp_path / "run", snapshot_bytes=20_000) as session,
+        connect(str(tmp_path / "run"), "operator", "test") as run,
+    ):
+        for batch in session.batches(data, steps=40):
+            loss = model(batch).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            session.report(loss=loss)
+            if session.executed == 12:
+                run.command((SaveCheckpoint(tag="here"),), key="save")
+            if session.executed == 20:
+                run.command((Rollback(checkpoint="step-12"),), key="back")
+        record = run.proposals()[-1]
+        held = run.checkpoints()
+        faults = run.info().faults
+    assert record.receipt is not None
+    assert record.receipt.proven
+    assert {c.kind for c in held} == {"durable"}
+    assert record.receipt.undo_checkpoint in {c.id for c in held if c.pinned}
+    assert any("snapshot_bytes" in fault for fault in faults)

@@ -91,7 +91,13 @@ class Boundary:
     def _take_snapshot(self) -> None:
         training = self._training
         began = time.perf_counter()
-        training.snapshot()
+        if training.snapshot() is None:
+            training.ring.every = 0
+            takes, bound = training.capture.size(), training.ring.max_bytes
+            self._on_fault(
+                f"two states of {takes:,} bytes do not fit into snapshot_bytes ({bound:,}): none is "
+                "kept in memory from now on; durable checkpoints can still be gone back to"
+            )
         self._snapshot_at = training.executed
         if self._adaptive and self._began is not None and training.executed > _LEAST_EVERY:
             step_time = (began - self._began) / training.executed

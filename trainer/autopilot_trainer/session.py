@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("autopilot.trainer")
 
 _SNAPSHOT_BYTES = 4 << 30
+_SNAPSHOT_SHARE = 4
+"""Snapshots take at most a quarter of the host's memory, unless the user says otherwise."""
 
 
 class Session:
@@ -71,7 +73,8 @@ class Session:
         telemetry: Measure gradients and updates, and let reflexes act on them.
         snapshot_every: Steps between snapshots in memory; None finds an interval that costs no
             more than half a percent, 0 switches them off.
-        snapshot_bytes: Bound on all snapshots together.
+        snapshot_bytes: Bound on all snapshots together; by default 4 GiB, or a quarter of the
+            host's memory where that is less.
         port: Of the control API on 127.0.0.1; by default ``AUTOPILOT_PORT``, or any free one.
 
     Raises:
@@ -92,7 +95,7 @@ class Session:
         policy: Policy | str | Path | None = None,
         telemetry: bool = True,
         snapshot_every: int | None = None,
-        snapshot_bytes: int = _SNAPSHOT_BYTES,
+        snapshot_bytes: int | None = None,
         port: int | None = None,
     ) -> None:
         self._policy, self._policy_text = _resolve_policy(policy)
@@ -114,7 +117,10 @@ class Session:
             model=model,
             hooks=hooks,
             capture=Capture(model, optimizer, others),
-            ring=SnapshotRing(10 if snapshot_every is None else snapshot_every, snapshot_bytes),
+            ring=SnapshotRing(
+                10 if snapshot_every is None else snapshot_every,
+                snapshot_bytes or _snapshot_bytes(),
+            ),
             store=CheckpointStore(self._directory.checkpoints),
             evaluation=evaluate,
             record_evaluation=self._record_evaluation,
@@ -388,6 +394,11 @@ class Session:
                 self._training.plane.fault(text)
             else:
                 log.error("%s", text)
+
+
+def _snapshot_bytes() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_SNAPSHOT_BYTES, memory // _SNAPSHOT_SHARE)
 
 
 def _number(value: torch.Tensor | float) -> float:

@@ -64,12 +64,20 @@ class SnapshotRing:
         )
         self._held = [*self._held, snapshot]
         self._unpin_oldest()
-        while len(self._held) > 1 and self._too_many():
+        self.make_room(0)
+        return snapshot
+
+    def fits(self, size: int) -> bool:
+        """Whether a state so large, and another to go back to, stay within the bound."""
+        return 2 * size <= self.max_bytes
+
+    def make_room(self, size: int) -> None:
+        """Let states go before one of that size is copied, so that the bound holds meanwhile."""
+        while len(self._held) > 1 and self._too_many(size):
             victim = self._least_missed()
             if victim is None:
-                break
+                return
             self._held = [kept for kept in self._held if kept is not victim]
-        return snapshot
 
     def get(self, snapshot_id: str) -> Snapshot | None:
         """The snapshot of that id, if it is still held."""
@@ -83,8 +91,8 @@ class SnapshotRing:
         """Forget everything: the data they point into is gone."""
         self._held = []
 
-    def _too_many(self) -> bool:
-        total = sum(snapshot.bytes for snapshot in self._held)
+    def _too_many(self, more: int) -> bool:
+        total = sum(snapshot.bytes for snapshot in self._held) + more
         return total > self.max_bytes or len(self._held) > 4 * _LEAST
 
     def _unpin_oldest(self) -> None:

@@ -74,6 +74,13 @@ class Capture:
         self._optimizer = optimizer
         self.others = others
 
+    def size(self) -> int:
+        """Bytes that a copy of weights and optimizer state would take now."""
+        total = sum(_bytes(value) for value in self._model.state_dict().values())
+        for state in self._optimizer.state.values():
+            total += sum(_bytes(value) for value in state.values())
+        return total
+
     def take(
         self, step: int, stream: BatchStream | None, *, gradients: bool = False
     ) -> TrainingState:

@@ -126,10 +126,31 @@ class Training:
 
     # --- what interventions are made of ----------------------------------------------------------
 
-    def snapshot(self, *, pinned: bool = False) -> Snapshot:
-        """Keep the present state in memory."""
-        state = self._state()
-        return self.ring.add(state, self.branch, pinned=pinned)
+    def snapshot(self, *, pinned: bool = False) -> Snapshot | None:
+        """Keep the present state in memory; None where it is too large for that."""
+        size = self.capture.size()
+        if not self.ring.fits(size):
+            return None
+        self.ring.make_room(size)
+        return self.ring.add(self._state(), self.branch, pinned=pinned)
+
+    def keep_undo(self) -> str:
+        """Keep the present state to come back to, on disk where memory has no room for it.
+
+        Returns:
+            The id of the snapshot or checkpoint.
+        """
+        snapshot = self.snapshot(pinned=True)
+        if snapshot is not None:
+            return snapshot.id
+        checkpoint = self.save("undo")
+        self.store.pinned.add(checkpoint.id)
+        return checkpoint.id
+
+    def state_of(self, checkpoint_id: str) -> TrainingState:
+        """The state of a snapshot or checkpoint."""
+        snapshot = self.ring.get(checkpoint_id)
+        return snapshot.state if snapshot is not None else self.store.load(checkpoint_id)
 
     def _state(self) -> TrainingState:
         return self.capture.take(self.step, self.stream, gradients=self.hooks.pending)

@@ -24,9 +24,8 @@ def rollback(intervention: Rollback, training: Training) -> Applied:
     target = find_checkpoint(intervention.checkpoint, checkpoints)
     if target is None:
         raise NotFound(f"no checkpoint {intervention.checkpoint!r}")
-    snapshot = training.ring.get(target.id)
-    state = snapshot.state if snapshot is not None else training.store.load(target.id)
-    undo = training.snapshot(pinned=True)
+    state = training.state_of(target.id)
+    undo = training.keep_undo()
     old_step, old_branch = training.step, training.branch
     old_cursor = _cursor(training)
     try:
@@ -34,8 +33,7 @@ def rollback(intervention: Rollback, training: Training) -> Applied:
         stream = training.stream
         skipped = stream.skip(intervention.skip_batches) if stream is not None else 0
     except Exception:
-        _go_to(undo.state, training)
-        undo.pinned = False
+        _go_to(training.state_of(undo), training)
         raise
     training.branches += 1
     training.branch = f"{MAIN}.{training.branches}"
@@ -51,10 +49,10 @@ def rollback(intervention: Rollback, training: Training) -> Applied:
             Check("branch", constant(training.branch), lambda: training.branch),
             Check("weights restored", constant(True), constant(training.capture.agrees(state))),
         ),
-        inverse=(Rollback(checkpoint=undo.id),),
+        inverse=(Rollback(checkpoint=undo),),
         results={
             "checkpoint": target.id,
-            "undo_checkpoint": undo.id,
+            "undo_checkpoint": undo,
             "skipped_batches": skipped,
         },
     )

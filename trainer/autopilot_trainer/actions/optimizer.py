@@ -107,7 +107,7 @@ def set_grad_clip(intervention: SetGradClip, training: Training) -> Applied:
 
 def reset_optimizer_state(intervention: ResetOptimizerState, training: Training) -> Applied:
     """Zero the moments in place; Adam's step counter too where its second moment goes."""
-    before = training.snapshot(pinned=True)
+    before = training.keep_undo()
     names = {"first": _FIRST, "second": _SECOND, "all": _FIRST + _SECOND}[intervention.moments]
     total = 0.0
     with torch.no_grad():
@@ -121,6 +121,6 @@ def reset_optimizer_state(intervention: ResetOptimizerState, training: Training)
     field = f"{intervention.moments} moments"
     return Applied(
         changes=(Change(field=field, old=total, new=0.0),),
-        inverse=(Rollback(checkpoint=before.id),),
-        results={"undo_checkpoint": before.id},
+        inverse=(Rollback(checkpoint=before),),
+        results={"undo_checkpoint": before},
     )
