@@ -1,16 +1,21 @@
 """CPU time of a training loop under a Session over the same loop without one.
 
-All threads of the process count, the control plane's and the API's too. The variants run
-interleaved, several times, in one process; the ratio of bare to bare shows the noise. Run:
+All threads of the process count: the control plane's, the journal's writing and the API's too. The
+variants take turns in one process, a fifth of a second each, in changing order, each with a model
+and optimizer of its own, and each is compared with the bare loop of its own round. The ratio of
+bare to bare shows what is noise. Run:
 
-    python benchmarks/step_overhead.py [--steps 600] [--repeats 7]
+    python benchmarks/step_overhead.py [--rounds 150] [--steps 20]
 """
 
 import argparse
+import contextlib
 import json
+import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,97 +24,119 @@ from torch import nn
 from autopilot_trainer import Session
 
 STEP_SECONDS = 0.010
+SETTLE_SECONDS = 0.12
+WARM_UP_ROUNDS = 5
+
+Turn = Callable[[], None]
 
 
 class Loop:
-    """A small transformer whose step takes about 10 ms on one core."""
+    """A small transformer; the batch size decides how long its step takes."""
 
-    def __init__(self, repeats: int) -> None:
+    def __init__(self, batch_size: int) -> None:
         torch.manual_seed(0)
         layers = [nn.TransformerEncoderLayer(64, 4, 128, 0.0, batch_first=True) for _ in range(2)]
         self.model = nn.Sequential(*layers, nn.Linear(64, 64))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-        self.batch = torch.randn(repeats, 32, 64)
+        self.batch = torch.randn(batch_size, 32, 64)
 
     def step(self, batch: torch.Tensor) -> torch.Tensor:
         loss = (self.model(batch) - batch).square().mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss
+        return loss.detach()
 
 
 def calibrate() -> int:
     """Batch size at which a step takes about 10 ms."""
-    size = 8
+    size = 4
     while True:
         loop = Loop(size)
         for _ in range(5):
             loop.step(loop.batch)
         began = time.process_time()
-        for _ in range(10):
+        for _ in range(20):
             loop.step(loop.batch)
-        took = (time.process_time() - began) / 10
-        if took > 0.8 * STEP_SECONDS:
+        took = (time.process_time() - began) / 20
+        if took > 0.9 * STEP_SECONDS:
             return size
-        size = max(size + 1, min(size * 2, int(size * STEP_SECONDS / took)))
+        size = max(size + 1, min(2 * size, int(size * STEP_SECONDS / took)))
 
 
-def bare(loop: Loop, steps: int) -> float:
+def bare(loop: Loop) -> Turn:
+    def turn() -> None:
+        float(loop.step(loop.batch))
+
+    return turn
+
+
+def under(session: Session, loop: Loop) -> Turn:
+    batches = session.batches([loop.batch] * 16, steps=10**9)
+
+    def turn() -> None:
+        session.report(loss=loop.step(next(batches)))
+
+    return turn
+
+
+def measure(turn: Turn, steps: int) -> float:
+    """CPU seconds of all threads for so many steps, their journaling included."""
     began = time.process_time()
     for _ in range(steps):
-        float(loop.step(loop.batch).detach())
+        turn()
+    time.sleep(SETTLE_SECONDS)  # costs no CPU itself; the control thread catches up meanwhile
     return time.process_time() - began
 
 
-def under_session(loop: Loop, steps: int, folder: Path, *, telemetry: bool) -> float:
-    batches = [loop.batch] * 16
-    kwargs = {} if telemetry else {"snapshot_every": 0}
-    with Session(
-        loop.model, loop.optimizer, run_dir=folder, telemetry=telemetry, **kwargs
-    ) as session:
-        began = time.process_time()
-        for batch in session.batches(batches, steps=steps):
-            session.report(loss=loop.step(batch))
-        return time.process_time() - began
+def compare(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, object]:
+    """Per variant the median ratio to the bare loop of the same round."""
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    order = list(turns)
+    shuffle = random.Random(0).shuffle
+    for number in range(WARM_UP_ROUNDS + rounds):
+        shuffle(order)
+        for name in order:
+            used = measure(turns[name], steps)
+            if number >= WARM_UP_ROUNDS:
+                times[name].append(used)
+    step = statistics.median(times["bare"]) / steps
+    found: dict[str, object] = {"step_ms": round(1e3 * step, 3)}
+    for name in turns:
+        if name == "bare":
+            continue
+        ratios = [t / b for t, b in zip(times[name], times["bare"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        found[name] = {
+            "ratio": round(middle, 4),
+            "quartiles": [round(low, 4), round(high, 4)],
+            "ratio_of_sums": round(sum(times[name]) / sum(times["bare"]), 4),
+            "microseconds_a_step": round(1e6 * step * (middle - 1), 1),
+        }
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    loop = Loop(calibrate())
-    bare(loop, 50)
-    times: dict[str, list[float]] = {"bare": [], "bare again": [], "off": [], "default": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(given.repeats):
-            times["bare"].append(bare(loop, given.steps))
-            for name in ("off", "default"):
-                where = Path(folder) / f"{name}-{repeat}"
-                used = under_session(loop, given.steps, where, telemetry=name == "default")
-                times[name].append(used)
-            times["bare again"].append(bare(loop, given.steps))
-    step = statistics.median(times["bare"]) / given.steps
-    print(json.dumps({"step_ms": round(1e3 * step, 3), **summary(times, given.steps)}, indent=2))
-
-
-def summary(times: dict[str, list[float]], steps: int) -> dict[str, dict[str, float]]:
-    """Per variant the median ratio to the two bare runs around it, and microseconds a step."""
-    base = [(a + b) / 2 for a, b in zip(times["bare"], times["bare again"], strict=True)]
-    found = {}
-    for name in ("bare again", "off", "default"):
-        over = times["bare"] if name == "bare again" else base
-        ratios = [t / b for t, b in zip(times[name], over, strict=True)]
-        extra = [1e6 * (t - b) / steps for t, b in zip(times[name], over, strict=True)]
-        found[name] = {
-            "ratio": round(statistics.median(ratios), 4),
-            "microseconds_a_step": round(statistics.median(extra), 1),
-            "least_ratio": round(min(ratios), 4),
-            "greatest_ratio": round(max(ratios), 4),
+    size = calibrate()
+    off, default = Loop(size), Loop(size)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bookkeeping = Session(
+            off.model, off.optimizer, run_dir=folder / "off", telemetry=False, snapshot_every=0
+        )
+        telemetry = Session(default.model, default.optimizer, run_dir=folder / "default")
+        turns = {
+            "bare": bare(Loop(size)),
+            "bare again": bare(Loop(size)),
+            "telemetry off": under(stack.enter_context(bookkeeping), off),
+            "default": under(stack.enter_context(telemetry), default),
         }
-    return found
+        print(json.dumps(compare(turns, given.rounds, given.steps), indent=2))
 
 
 if __name__ == "__main__":

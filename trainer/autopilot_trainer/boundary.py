@@ -12,7 +12,7 @@ from autopilot_trainer.training import Training
 
 log = logging.getLogger("autopilot.trainer")
 
-_SNAPSHOT_SHARE = 0.005
+_SNAPSHOT_SHARE = 0.0025
 """Share of the step time that snapshots may cost."""
 _LEAST_EVERY, _MOST_EVERY = 10, 500
 _PATIENCE = 1000
@@ -95,8 +95,8 @@ class Boundary:
             training.ring.every = 0
             takes, bound = training.capture.size(), training.ring.max_bytes
             self._on_fault(
-                f"two states of {takes:,} bytes do not fit into snapshot_bytes ({bound:,}): none is "
-                "kept in memory from now on; durable checkpoints can still be gone back to"
+                f"two states of {takes:,} bytes do not fit into snapshot_bytes ({bound:,}): none "
+                "is kept in memory from now on; durable checkpoints can still be gone back to"
             )
         self._snapshot_at = training.executed
         if self._adaptive and self._began is not None and training.executed > _LEAST_EVERY:

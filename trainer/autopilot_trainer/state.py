@@ -73,12 +73,17 @@ class Capture:
         self._model = model
         self._optimizer = optimizer
         self.others = others
+        self._size: tuple[int, int] | None = None
 
     def size(self) -> int:
         """Bytes that a copy of weights and optimizer state would take now."""
+        known = len(self._optimizer.state)
+        if self._size is not None and self._size[0] == known:
+            return self._size[1]
         total = sum(_bytes(value) for value in self._model.state_dict().values())
         for state in self._optimizer.state.values():
             total += sum(_bytes(value) for value in state.values())
+        self._size = known, total
         return total
 
     def take(

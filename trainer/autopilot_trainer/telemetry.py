@@ -13,6 +13,7 @@ import torch
 from autopilot.schema import metrics
 
 _EVERY = 10
+_SELDOM = 100
 _DENSE_UNTIL = 50
 """Early steps decide whether a learning rate is right, so the first ones are all measured."""
 
@@ -90,7 +91,9 @@ class Telemetry:
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
         self._before = None
-        values.update(second_moments(self._optimizer))
+        values.update(staleness(self._optimizer))
+        if self._updates <= _DENSE_UNTIL or self._updates % _SELDOM == 0:
+            values.update(eps_share(self._optimizer))
 
     def _due(self) -> bool:
         return self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0
@@ -100,34 +103,64 @@ def global_norm(tensors: Sequence[torch.Tensor]) -> float:
     """2-norm over all tensors together; NaN or infinite if any element is."""
     norms = torch._foreach_norm(list(tensors), 2.0)
     if norms[0].device.type == "cpu":
-        return math.sqrt(sum(value * value for value in torch.stack(norms).tolist()))
+        return math.sqrt(sum([float(norm) ** 2 for norm in norms]))
     return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
 
 
-def second_moments(optimizer: torch.optim.Optimizer) -> Values:
-    """Staleness of Adam's second moment, and the share of parameters that epsilon holds back.
+def staleness(optimizer: torch.optim.Optimizer) -> Values:
+    """How far gradients outgrew Adam's second moment: largest over tensors of sqrt(sum g² / sum v).
 
-    Staleness per tensor is sqrt(sum g² / sum v), after 2304.13013 (there elementwise, which large
-    vocabularies make useless). Empty for optimizers without a second moment.
+    After 2304.13013, there elementwise, which large vocabularies make useless. Empty for optimizers
+    without a second moment.
     """
-    worst, held_back, total = 0.0, 0, 0
+    worst = None
     for group in optimizer.param_groups:
-        eps = group.get("eps")
-        for parameter in group["params"]:
-            state: dict[str, Any] = optimizer.state.get(parameter, {})
-            moment = state.get("exp_avg_sq")
-            if moment is None or parameter.grad is None or eps is None:
-                continue
-            correction = 1 - group["betas"][1] ** max(float(state["step"]), 1.0)
-            total_moment = float(moment.sum()) / correction
-            squared = float(parameter.grad.detach().square().sum())
-            if total_moment > 0:
-                worst = max(worst, math.sqrt(squared / total_moment))
-            held_back += int((moment < (float(eps) ** 2) * correction).sum())
-            total += moment.numel()
-    if not total:
-        return {}
-    return {metrics.SECOND_MOMENT_STALENESS: worst, metrics.EPS_SHARE: held_back / total}
+        gradients, moments, step = _moments(optimizer, group)
+        if not moments:
+            continue
+        correction = 1 - group["betas"][1] ** max(step, 1.0)
+        squares = torch._foreach_norm(gradients, 2.0)
+        sums = torch._foreach_norm(moments, 1.0)
+        for norm, total in zip(squares, sums, strict=True):
+            held = float(total) / correction
+            if held > 0:
+                worst = max(worst or 0.0, float(norm) / math.sqrt(held))
+    return {} if worst is None else {metrics.SECOND_MOMENT_STALENESS: worst}
+
+
+def eps_share(optimizer: torch.optim.Optimizer) -> Values:
+    """Share of parameters whose Adam epsilon exceeds sqrt(v). Reads every second moment."""
+    held_back, count = 0, 0
+    for group in optimizer.param_groups:
+        _, moments, step = _moments(optimizer, group)
+        if not moments:
+            continue
+        correction = 1 - group["betas"][1] ** max(step, 1.0)
+        limit = float(group["eps"]) ** 2 * correction
+        held_back += sum(int((moment < limit).sum()) for moment in moments)
+        count += sum(moment.numel() for moment in moments)
+    return {metrics.EPS_SHARE: held_back / count} if count else {}
+
+
+def _moments(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any]
+) -> tuple[list[torch.Tensor], list[torch.Tensor], float]:
+    """Gradients and second moments of a group's parameters that have both, and Adam's step."""
+    gradients: list[torch.Tensor] = []
+    moments: list[torch.Tensor] = []
+    step = 0.0
+    if "eps" not in group or "betas" not in group:
+        return gradients, moments, step
+    for parameter in group["params"]:
+        state: dict[str, Any] = optimizer.state.get(parameter, {})
+        moment = state.get("exp_avg_sq")
+        if moment is None or parameter.grad is None:
+            continue
+        if not moments:
+            step = float(state["step"])
+        gradients.append(parameter.grad.detach())
+        moments.append(moment)
+    return gradients, moments, step
 
 
 def _alike(buffers: list[torch.Tensor], parameters: list[torch.Tensor]) -> bool:
