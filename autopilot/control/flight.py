@@ -23,6 +23,9 @@ from autopilot.schema import (
 
 _NOTHING_TO_WATCH = HARMLESS | {"pause", "resume", "stop", "call_action"}
 
+_CLOSELY = 50
+"""Steps after an intervention in which a relapse should be seen without delay."""
+
 
 @dataclass(frozen=True)
 class Hold:
@@ -41,6 +44,13 @@ class Flight:
         self._desk = desk
         self._watches: dict[str, Watch] = {}
         self.hold: Hold | None = None
+
+    def watching_closely(self) -> bool:
+        """An intervention was applied a short while ago."""
+        executed = self._core.observation.executed
+        return any(
+            executed - watch.executed_at < _CLOSELY for watch in list(self._watches.values())
+        )
 
     def take(self) -> Command | None:
         """The next command to apply, checked once more against the run as it is now."""

@@ -11,6 +11,7 @@ from autopilot.triage import Triage
 
 _RECENT_ROWS = 2048
 _FINDINGS_KEPT = 2000
+_TROUBLED_ROWS = 50
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Observation:
         self._bank = DetectorBank()
         self._triage = Triage(self._bank.loss, self._bank.grad)
         self._count = 0
+        self._found_at = -_TROUBLED_ROWS
 
     def read(self, row: Row) -> Sighting | None:
         """Take in one row; None where it led to nothing, as nearly all do."""
@@ -50,6 +52,7 @@ class Observation:
         changed = self._triage.update(row, found)
         if not found and not changed:
             return None
+        self._found_at = self.executed
         changed = self._news(changed)
         return Sighting([self._attach(finding) for finding in found], changed)
 
@@ -58,6 +61,13 @@ class Observation:
         self._forks[name] = (parent, fork_step)
         self._triage.branch_started(name, fork_step, self.step)
         self.branch, self.step = name, fork_step
+
+    @property
+    def troubled(self) -> bool:
+        """Something was found in the last rows, or an episode is not closed."""
+        return self.executed - self._found_at < _TROUBLED_ROWS or any(
+            episode.status != "closed" for episode in list(self.episodes.values())[-3:]
+        )
 
     def intervened(self) -> list[Episode]:
         """An intervention changed the run: baselines from before it no longer hold.

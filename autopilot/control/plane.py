@@ -41,6 +41,8 @@ from autopilot.schema import (
 from autopilot.schema.metrics import VAL_LOSS
 
 _ROW_BACKLOG = 200_000
+_YOUNG = 200
+"""Steps in which most of what goes wrong by a wrong setting shows."""
 
 
 class ControlPlane:
@@ -99,6 +101,12 @@ class ControlPlane:
             self._core.failed_canaries = _failed_canaries(earlier)
             self._core.write("run_started", SYSTEM, body)
             self._flight.abandon()
+
+    @property
+    def attentive(self) -> bool:
+        """Rows should be read without delay: the run is young, or something is the matter."""
+        here = self._core.observation
+        return here.executed < _YOUNG or here.troubled or self._flight.watching_closely()
 
     @property
     def hold(self) -> Hold | None:

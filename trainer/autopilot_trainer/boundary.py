@@ -56,9 +56,10 @@ class Boundary:
 
     def pass_through(self) -> None:
         """Do what is due before the next step; returns at once where nothing is."""
-        training = self._training
-        due = training.ring.every > 0 and training.step % training.ring.every == 0
-        busy = training.plane.queue or training.plane.hold is not None or training.paused
+        training, plane = self._training, self._training.plane
+        every = training.ring.every
+        due = every > 0 and training.step % every == 0
+        busy = plane.queue or training.paused or plane.hold is not None
         if not due and not busy:
             return
         began = time.perf_counter()

@@ -45,9 +45,9 @@ class BatchStream:
     def __init__(self, loader: Iterable[Any], *, repeat: bool) -> None:
         self._loader = loader
         self._repeat = repeat
-        self._direct = isinstance(loader, Sequence)
+        self._sequence = loader if isinstance(loader, Sequence) else None
         self._iterator: Iterator[Any] | None = None
-        self.seekable = self._direct or not isinstance(loader, Iterator)
+        self.seekable = self._sequence is not None or not isinstance(loader, Iterator)
         self.wait = 0.0
         self._generators = _own_generators(loader)
         self._position = self._begin(0, 0)
@@ -85,11 +85,10 @@ class BatchStream:
 
     def _read(self) -> Any:
         here = self._position
-        if self._direct:
-            assert isinstance(self._loader, Sequence)
-            if here.taken >= len(self._loader):
+        if self._sequence is not None:
+            if here.taken >= len(self._sequence):
                 raise StopIteration
-            return self._loader[here.taken]
+            return self._sequence[here.taken]
         if self._iterator is None:
             self._position = self._begin(here.cursor, here.epoch)
             self._iterator = iter(self._loader)
@@ -97,9 +96,8 @@ class BatchStream:
 
     def skip(self, count: int) -> int:
         """Leave out the next batches; returns how many there were."""
-        if self._direct:
-            assert isinstance(self._loader, Sequence)
-            size = max(len(self._loader), 1)
+        if self._sequence is not None:
+            size = max(len(self._sequence), 1)
             here = self._position
             if not self._repeat:
                 count = min(count, size - here.taken)
@@ -125,7 +123,7 @@ class BatchStream:
         """
         if not self.seekable:
             raise BadInput("the loader is a one-shot iterator; its data cannot be gone back to")
-        if self._direct:
+        if self._sequence is not None:
             self._position = position
             return
         outside = torch.get_rng_state()

@@ -134,7 +134,8 @@ class StepHooks:
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         try:
-            self.hyperparameters.leave()
+            if self.hyperparameters:
+                self.hyperparameters.leave()
             self.learning_rate.leave()
             self.updated = not self._skipped
             if not self._skipped:

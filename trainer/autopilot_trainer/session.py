@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("autopilot.trainer")
 
 _SNAPSHOT_BYTES = 4 << 30
+_DIGEST_EVERY = 4
 _SNAPSHOT_SHARE = 4
 """Snapshots take at most a quarter of the host's memory, unless the user says otherwise."""
 
@@ -215,7 +216,8 @@ class Session:
                 batch = next(stream)
             except StopIteration:
                 return
-            self._digest = self._digest_of(batch) if self._telemetry else None
+            due = self._telemetry and training.step % _DIGEST_EVERY == 0
+            self._digest = self._digest_of(batch) if due else None
             yield batch
 
     def _digest_of(self, batch: Any) -> float | None:
@@ -247,14 +249,16 @@ class Session:
         training = self._training
         training.step += 1
         training.executed += 1
-        row = {known.LOSS: _number(loss)}
         hooks = training.hooks
-        row.update(hooks.take())
+        row = hooks.take()
+        row[known.LOSS] = _number(loss)
         row[known.LR] = hooks.learning_rate.in_force[0]
         now = time.time()
         if self._telemetry:
             self._measure(row, tokens)
-        for name, value in {**(metrics or {}), **values}.items():
+        if metrics is not None:
+            values.update(metrics)
+        for name, value in values.items():
             row[name] = _number(value)
         self._observe(Row(training.step, row, training.branch, now, source))
         self._boundary.read_back()

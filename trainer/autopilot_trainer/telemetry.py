@@ -14,6 +14,7 @@ from autopilot.schema import metrics
 
 _EVERY = 10
 _SELDOM = 100
+_SMALL = 200_000
 _DENSE_UNTIL = 50
 """Early steps decide whether a learning rate is right, so the first ones are all measured."""
 
@@ -31,6 +32,8 @@ class Telemetry:
     def __init__(self, optimizer: torch.optim.Optimizer, *, enabled: bool) -> None:
         self._optimizer = optimizer
         self.enabled = enabled
+        self._all: list[torch.Tensor] = []
+        self._shape: tuple[int, ...] = ()
         self._parameters: list[torch.Tensor] = []
         self._before: list[torch.Tensor] | None = None
         self._buffers: list[torch.Tensor] = []
@@ -48,13 +51,14 @@ class Telemetry:
 
     def gradients(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Parameters that have a gradient, and the gradients."""
-        parameters = [
-            p
-            for group in self._optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        return parameters, [p.grad for p in parameters if p.grad is not None]
+        groups = self._optimizer.param_groups
+        shape = tuple([len(group["params"]) for group in groups])
+        if shape != self._shape:
+            self._shape, self._all = shape, [p for group in groups for p in group["params"]]
+        gradients = [gradient for p in self._all if (gradient := p.grad) is not None]
+        if len(gradients) == len(self._all):
+            return self._all, gradients
+        return [p for p in self._all if p.grad is not None], gradients
 
     def grad_norm(self, gradients: Sequence[torch.Tensor]) -> float:
         """Global 2-norm, unscaled where a fused optimizer would unscale it itself."""
@@ -101,8 +105,15 @@ class Telemetry:
 
 def global_norm(tensors: Sequence[torch.Tensor]) -> float:
     """2-norm over all tensors together; NaN or infinite if any element is."""
-    norms = torch._foreach_norm(list(tensors), 2.0)
-    if norms[0].device.type == "cpu":
+    tensors = list(tensors)
+    first = tensors[0]
+    if first.device.type == "cpu" and sum([t.numel() for t in tensors]) < _SMALL:
+        # Many small tensors cost a call each; copied together they cost two in all.
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        if flat.dtype is torch.float32:
+            return math.sqrt(float(flat.dot(flat)))
+    norms = torch._foreach_norm(tensors, 2.0)
+    if first.device.type == "cpu":
         return math.sqrt(sum([float(norm) ** 2 for norm in norms]))
     return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
 
