@@ -77,25 +77,36 @@ class Telemetry:
         self._before = None
         if not self.enabled or not parameters or not self._due():
             return
+        self._parameters = parameters
+        with torch.no_grad():
+            self._before = self._copied(parameters)
+            self._norm_before = global_norm(self._before)
+
+    def _copied(self, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Copies of the parameters: one for all where they are small, else into kept buffers."""
+        flat = together(parameters)
+        if flat is not None:
+            return [flat]
         if not _alike(self._buffers, parameters):
             self._buffers = [torch.empty_like(p) for p in parameters]
-        self._parameters, self._before = parameters, self._buffers
-        with torch.no_grad():
-            torch._foreach_copy_(self._before, [p.detach() for p in parameters])
-            self._norm_before = global_norm(self._before)
+        torch._foreach_copy_(self._buffers, [p.detach() for p in parameters])
+        return self._buffers
 
     def after_update(self, values: Values) -> None:
         """Measure what the update did, where it is measured."""
         if self._before is None:
             return
         with torch.no_grad():
-            torch._foreach_sub_(self._before, [p.detach() for p in self._parameters])
+            flat = together(self._parameters)
+            now = [p.detach() for p in self._parameters] if flat is None else [flat]
+            torch._foreach_sub_(self._before, now)
             change = global_norm(self._before)
         norm = self._norm_before
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
         self._before = None
-        values.update(staleness(self._optimizer))
+        if self._updates <= _DENSE_UNTIL or self._updates % (2 * _EVERY) == 0:
+            values.update(staleness(self._optimizer))
         if self._updates <= _DENSE_UNTIL or self._updates % _SELDOM == 0:
             values.update(eps_share(self._optimizer))
 
@@ -103,16 +114,25 @@ class Telemetry:
         return self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0
 
 
+def together(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """A flat copy of all tensors, where they are small and in host memory; None where they are not.
+
+    Many small tensors cost a call each; copied together they cost two in all.
+    """
+    first = tensors[0]
+    if first.device.type != "cpu" or sum([t.numel() for t in tensors]) >= _SMALL:
+        return None
+    flat = torch.cat([t.detach().reshape(-1) for t in tensors])
+    return flat if flat.dtype is torch.float32 else None
+
+
 def global_norm(tensors: Sequence[torch.Tensor]) -> float:
     """2-norm over all tensors together; NaN or infinite if any element is."""
-    tensors = list(tensors)
     first = tensors[0]
-    if first.device.type == "cpu" and sum([t.numel() for t in tensors]) < _SMALL:
-        # Many small tensors cost a call each; copied together they cost two in all.
-        flat = torch.cat([t.reshape(-1) for t in tensors])
-        if flat.dtype is torch.float32:
-            return math.sqrt(float(flat.dot(flat)))
-    norms = torch._foreach_norm(tensors, 2.0)
+    flat = first if len(tensors) == 1 and first.dim() == 1 else together(tensors)
+    if flat is not None and flat.dtype is torch.float32 and flat.device.type == "cpu":
+        return math.sqrt(float(flat.dot(flat)))
+    norms = torch._foreach_norm(list(tensors), 2.0)
     if first.device.type == "cpu":
         return math.sqrt(sum([float(norm) ** 2 for norm in norms]))
     return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
