@@ -244,7 +244,9 @@ def proposal_view(record: ProposalRecord, window: Window) -> Panel:
     table.add_row("undo", "autopilot undo; undone by itself if its canary fails")
     if record.expires_at is not None:
         left = max(0.0, record.expires_at - time.time())
-        table.add_row("time left", f"{left / 60:.0f} min; training goes on meanwhile")
+        held = window.run.status in ("held", "paused")
+        meanwhile = "training waits" if held else "training goes on meanwhile"
+        table.add_row("time left", f"{left / 60:.0f} min; {meanwhile}")
     return Panel(table, title=f"{record.id} by {record.actor}", title_align="left")
 
 
