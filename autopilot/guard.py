@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autopilot.limits import check_limits
 from autopilot.policy import Policy, Rule
 from autopilot.schema import (
     Capabilities,
@@ -16,9 +17,6 @@ from autopilot.schema import (
     Intervention,
     Proposal,
     Rollback,
-    ScaleLR,
-    SetGradClip,
-    SetLR,
     SkipBatches,
     Verdict,
 )
@@ -136,110 +134,9 @@ def _check_capabilities(proposal: Proposal, situation: Situation) -> Verdict | N
     return None
 
 
-# --- limits ---------------------------------------------------------------------------------
-
-
 def _check_limits(policy: Policy, proposal: Proposal, situation: Situation) -> Verdict | None:
-    for intervention in proposal.interventions:
-        if isinstance(intervention, SetGradClip) and intervention.max_norm is not None:
-            low = policy.limits.grad_clip.min
-            if intervention.max_norm < low:
-                return _deny(
-                    "limits.grad_clip.min",
-                    f"max_norm {intervention.max_norm:g} is below {low:g}; use {low:g} or more",
-                )
-    return _check_learning_rate(policy, proposal, situation)
-
-
-def _setting(capabilities: Capabilities, name: str) -> float | None:
-    setting = capabilities.settings.get(name)
-    value = setting.value if setting else None
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _check_learning_rate(
-    policy: Policy, proposal: Proposal, situation: Situation
-) -> Verdict | None:
-    changes = [i for i in proposal.interventions if isinstance(i, ScaleLR | SetLR)]
-    if not changes:
-        return None
-    caps = situation.capabilities
-    planned = _setting(caps, "lr_plan") or 0.0
-    scheduled = _setting(caps, "lr_scheduled")
-    scheduled = planned if scheduled is None else scheduled
-    low = _setting(caps, "lr_factor_min")
-    high = _setting(caps, "lr_factor_max")
-    low, high = (1.0 if low is None else low), (1.0 if high is None else high)
-    least_before = low
-    raised = 1.0  # the most that any group is raised over what is in force now
-    to_plan = True  # every group that is changed goes back to its plan or schedule
-    for change in changes:
-        target = _factors_after(change, low, high, planned, scheduled)
-        if target is None:
-            return _deny(
-                "limits.lr.total_factor",
-                "the learning rate planned for this step is 0, so no factor over it can be "
-                "judged; use set_lr with value 'plan' or 'schedule', or wait",
-            )
-        low, high = target
-        if isinstance(change, ScaleLR):
-            now_raised, to_plan = raised * change.factor, False
-        else:
-            now_raised = target[1] / least_before if least_before > 0 else 1.0
-            back = isinstance(change.value, str)
-            to_plan = back and (to_plan or change.groups is None)
-        raised = now_raised if change.groups is None else max(raised, now_raised)
-    limits = policy.limits.lr
-    least, most = limits.total_factor
-    tolerance = 1 + 1e-9
-    if high > most * tolerance or low * tolerance < least:
-        return _deny(
-            "limits.lr.total_factor",
-            f"this would put the learning rate at {_span(low, high)} times what is planned; "
-            f"allowed is {least:g} to {most:g} in all",
-        )
-    if not to_plan and raised > limits.max_factor * tolerance:
-        return _deny(
-            "limits.lr.max_factor",
-            f"this raises the learning rate {raised:.4g} times at once; allowed is "
-            f"{limits.max_factor:g}",
-        )
-    if planned > 0 and low * planned < limits.min and not to_plan:
-        return _deny(
-            "limits.lr.min",
-            f"this takes the learning rate to {low * planned:.3g}; allowed is {limits.min:g}",
-        )
-    return None
-
-
-def _span(low: float, high: float) -> str:
-    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-
-
-def _factors_after(
-    change: ScaleLR | SetLR, low: float, high: float, planned: float, scheduled: float
-) -> tuple[float, float] | None:
-    """Least and greatest factor over the plan, among the groups, after a change.
-
-    Conservative where only some groups change: the others may be anywhere in between. None where
-    the plan is 0 and no factor over it exists.
-    """
-    if isinstance(change, ScaleLR):
-        new_low, new_high = low * change.factor, high * change.factor
-    elif change.value == "plan":
-        new_low = new_high = 1.0
-    elif change.value == "schedule":
-        if planned <= 0:
-            new_low = new_high = 1.0 if scheduled <= 0 else float("inf")
-        else:
-            new_low = new_high = scheduled / planned
-    elif planned <= 0:
-        return None
-    else:
-        new_low = new_high = float(change.value) / planned
-    if change.groups is None:
-        return new_low, new_high
-    return min(low, new_low), max(high, new_high)
+    broken = check_limits(policy.limits, proposal.interventions, situation.capabilities)
+    return _deny(*broken) if broken is not None else None
 
 
 # --- autonomy, budgets, cool-down --------------------------------------------------------------

@@ -1,11 +1,12 @@
 """What every detector shares: state that survives a restart, and the making of a finding."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from autopilot.schema import Evidence, Finding, FindingKind, Row, Severity, Tier
 
 
-class Stateful:
+class Stateful(ABC):
     """State that is a fixed list of attributes, each JSON-able or itself stateful.
 
     Subclasses name the attributes in ``_kept`` and set their first values in ``_clear``.
@@ -14,8 +15,8 @@ class Stateful:
     __slots__ = ()
     _kept: tuple[str, ...] = ()
 
-    def _clear(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _clear(self) -> None: ...
 
     def reset(self) -> None:
         """Forget everything learned."""
@@ -56,9 +57,9 @@ class BaseDetector(Stateful):
     def __init__(self) -> None:
         self._clear()
 
+    @abstractmethod
     def update(self, row: Row) -> Finding | None:
         """Read the next row; the finding, if this row calls for one."""
-        raise NotImplementedError
 
     def _finding(
         self,

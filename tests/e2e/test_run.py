@@ -126,5 +126,6 @@ def test_a_silent_pilot_is_reported(tmp_path: Path) -> None:
     pilot.kill()
     pilot.wait()
     until(lambda: "heartbeat_lost" in kinds(folder))
+    assert training.poll() is None, "training goes on without its pilot"
     training.kill()
     training.wait()

@@ -1,0 +1,139 @@
+"""The policy's hard limits on values: what no actor may leave, unless a person forces it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from autopilot.policy import LearningRateLimits, Limits
+from autopilot.schema import Capabilities, Intervention, ScaleLR, SetGradClip, SetLR
+
+
+class Broken(NamedTuple):
+    """A limit that would be broken: the policy key, and a reason that says what is allowed."""
+
+    rule: str
+    reason: str
+
+
+class _Outcome(NamedTuple):
+    """What the changes of a proposal come to.
+
+    Attributes:
+        low: Least factor over the plan among the groups.
+        high: Greatest.
+        raised: The most that any group is raised over what is in force now.
+        to_plan: Every group that is changed goes back to its plan or schedule.
+    """
+
+    low: float
+    high: float
+    raised: float
+    to_plan: bool
+
+
+def check_limits(
+    limits: Limits, interventions: Sequence[Intervention], capabilities: Capabilities
+) -> Broken | None:
+    """The first limit that the interventions, applied in order, would break; None if they hold."""
+    for intervention in interventions:
+        if isinstance(intervention, SetGradClip) and intervention.max_norm is not None:
+            low = limits.grad_clip.min
+            if intervention.max_norm < low:
+                return Broken(
+                    "limits.grad_clip.min",
+                    f"max_norm {intervention.max_norm:g} is below {low:g}; use {low:g} or more",
+                )
+    changes = [i for i in interventions if isinstance(i, ScaleLR | SetLR)]
+    return _check_learning_rate(limits.lr, changes, capabilities) if changes else None
+
+
+def _check_learning_rate(
+    limits: LearningRateLimits, changes: Sequence[ScaleLR | SetLR], capabilities: Capabilities
+) -> Broken | None:
+    planned = _setting(capabilities, "lr_plan") or 0.0
+    outcome = _outcome(changes, capabilities, planned)
+    if outcome is None:
+        return Broken(
+            "limits.lr.total_factor",
+            "the learning rate planned for this step is 0, so no factor over it can be "
+            "judged; use set_lr with value 'plan' or 'schedule', or wait",
+        )
+    low, high, raised, to_plan = outcome
+    least, most = limits.total_factor
+    tolerance = 1 + 1e-9
+    if high > most * tolerance or low * tolerance < least:
+        return Broken(
+            "limits.lr.total_factor",
+            f"this would put the learning rate at {_span(low, high)} times what is planned; "
+            f"allowed is {least:g} to {most:g} in all",
+        )
+    if not to_plan and raised > limits.max_factor * tolerance:
+        return Broken(
+            "limits.lr.max_factor",
+            f"this raises the learning rate {raised:.4g} times at once; allowed is "
+            f"{limits.max_factor:g}",
+        )
+    if planned > 0 and low * planned < limits.min and not to_plan:
+        return Broken(
+            "limits.lr.min",
+            f"this takes the learning rate to {low * planned:.3g}; allowed is {limits.min:g}",
+        )
+    return None
+
+
+def _outcome(
+    changes: Sequence[ScaleLR | SetLR], capabilities: Capabilities, planned: float
+) -> _Outcome | None:
+    """What the changes come to in order; None where no factor over the plan exists."""
+    scheduled = _setting(capabilities, "lr_scheduled")
+    scheduled = planned if scheduled is None else scheduled
+    low, high = _setting(capabilities, "lr_factor_min"), _setting(capabilities, "lr_factor_max")
+    low, high = (1.0 if low is None else low), (1.0 if high is None else high)
+    least_before, raised, to_plan = low, 1.0, True
+    for change in changes:
+        factors = _factors_after(change, low, high, planned, scheduled)
+        if factors is None:
+            return None
+        low, high = factors
+        if isinstance(change, ScaleLR):
+            now_raised, to_plan = raised * change.factor, False
+        else:
+            now_raised = high / least_before if least_before > 0 else 1.0
+            to_plan = isinstance(change.value, str) and (to_plan or change.groups is None)
+        raised = now_raised if change.groups is None else max(raised, now_raised)
+    return _Outcome(low, high, raised, to_plan)
+
+
+def _setting(capabilities: Capabilities, name: str) -> float | None:
+    setting = capabilities.settings.get(name)
+    value = setting.value if setting else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def _factors_after(
+    change: ScaleLR | SetLR, low: float, high: float, planned: float, scheduled: float
+) -> tuple[float, float] | None:
+    """Least and greatest factor over the plan, among the groups, after a change.
+
+    Conservative where only some groups change: the others may be anywhere in between. None where
+    the plan is 0 and no factor over it exists.
+    """
+    if isinstance(change, ScaleLR):
+        new_low, new_high = low * change.factor, high * change.factor
+    elif change.value == "plan":
+        new_low = new_high = 1.0
+    elif change.value == "schedule":
+        if planned <= 0:
+            new_low = new_high = 1.0 if scheduled <= 0 else float("inf")
+        else:
+            new_low = new_high = scheduled / planned
+    elif planned <= 0:
+        return None
+    else:
+        new_low = new_high = float(change.value) / planned
+    if change.groups is None:
+        return new_low, new_high
+    return min(low, new_low), max(high, new_high)
