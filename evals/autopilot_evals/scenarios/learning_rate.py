@@ -41,7 +41,7 @@ LR_TOO_HIGH = Scenario(
     "Lowering the rate later does not undo that; starting over with a lower one does.",
     build=too_high,
     steps=1500,
-    smoke_steps=300,
+    smoke_steps=150,
 )
 NO_WARMUP = Scenario(
     name="no-warmup",
