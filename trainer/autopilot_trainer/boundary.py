@@ -41,6 +41,7 @@ class Boundary:
 
     Attributes:
         away: Seconds spent here that belong to no step.
+        outstanding: Commands that :meth:`read_back` must still prove; empty at most steps.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Boundary:
         self._training = training
         self._on_fault = on_fault
         self._adaptive = adaptive
-        self._outstanding: list[_Outstanding] = []
+        self.outstanding: list[_Outstanding] = []
         self._began: float | None = None
         self._snapshot_at = -1
         self.away = 0.0
@@ -58,19 +59,22 @@ class Boundary:
         """Do what is due before the next step; returns at once where nothing is."""
         training, plane = self._training, self._training.plane
         every = training.ring.every
-        due = every > 0 and training.step % every == 0
-        busy = plane.queue or training.paused or plane.hold is not None
-        if not due and not busy:
+        due = every and not training.step % every
+        if not (due or self._is_wanted()):
             return
         began = time.perf_counter()
         try:
             if due and training.seekable and training.executed != self._snapshot_at:
                 self._take_snapshot()
-            if busy:
+            if self._is_wanted():
                 self._serve()
         except Exception as error:  # a fault of ours never reaches the loop
             self._on_fault(f"step boundary: {error!r}")
         self.away += time.perf_counter() - began
+
+    def _is_wanted(self) -> bool:
+        training, plane = self._training, self._training.plane
+        return bool(plane.queue or training.paused or plane.hold)
 
     def begin_stream(self) -> None:
         """New data: states that point into other data are gone."""
@@ -141,10 +145,11 @@ class Boundary:
             log.warning("%s was not applied: %s", command.id, error)
             plane.rejected(command.id, f"{type(error).__name__}: {error}"[:500])
             return
+        training.hooks.arm()
         plane.applied(receipt)
         self._supersede({check.field for check in checks} | {c.field for c in receipt.changes})
         if checks:
-            self._outstanding.append(
+            self.outstanding.append(
                 _Outstanding(
                     command.id, checks, training.executed, training.hooks.learning_rate.updates
                 )
@@ -152,21 +157,19 @@ class Boundary:
 
     def _supersede(self, fields: set[str]) -> None:
         """What a newer command changed is no longer there to be read for an older one."""
-        for item in list(self._outstanding):
+        for item in list(self.outstanding):
             item.checks = tuple(check for check in item.checks if check.field not in fields)
             if not item.checks:
-                self._outstanding.remove(item)
+                self.outstanding.remove(item)
                 self._training.plane.proved(item.command, item.read)
 
     # --- read-backs -----------------------------------------------------------------------------
 
     def read_back(self) -> None:
         """After a step: read the values of what was applied, twice, and hand in the proof."""
-        if not self._outstanding:
-            return
         training = self._training
         updates = training.hooks.learning_rate.updates
-        for item in list(self._outstanding):
+        for item in list(self.outstanding):
             waited = training.executed - item.applied_at > _PATIENCE
             needs_update = any(check.after_update for check in item.checks)
             if needs_update and updates - item.updates_at <= item.rounds and not waited:
@@ -174,11 +177,11 @@ class Boundary:
             item.rounds += 1
             item.read += tuple(check.run(training.step) for check in item.checks)
             if item.rounds == 2 or not all(read.ok for read in item.read):
-                self._outstanding.remove(item)
+                self.outstanding.remove(item)
                 training.plane.proved(item.command, item.read)
 
     def abandon(self) -> None:
         """The loop ends: say of what is outstanding that it was not read back."""
-        for item in self._outstanding:
+        for item in self.outstanding:
             log.warning("%s was applied at the very end and not read back", item.command)
-        self._outstanding.clear()
+        self.outstanding.clear()

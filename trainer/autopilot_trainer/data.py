@@ -48,68 +48,62 @@ class BatchStream:
         self._sequence = loader if isinstance(loader, Sequence) else None
         self._iterator: Iterator[Any] | None = None
         self.seekable = self._sequence is not None or not isinstance(loader, Iterator)
-        self.wait = 0.0
         self._generators = _own_generators(loader)
-        self._position = self._begin(0, 0)
+        self._cursor = self._epoch = self._taken = 0
+        self._remember_generators()
 
     @property
     def position(self) -> Position:
         """Where the stream stands."""
-        return self._position
+        return Position(self._cursor, self._epoch, self._taken, self._rng, self._states)
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        began = time.perf_counter()
-        try:
-            return self._take()
-        finally:
-            self.wait = time.perf_counter() - began
-
-    def _take(self) -> Any:
-        for _ in range(2):
-            try:
-                batch = self._read()
-            except StopIteration:
-                if not self._repeat or self._position.taken == 0 or not self.seekable:
-                    raise
-                here = self._position
-                self._iterator = None
-                self._position = here._replace(epoch=here.epoch + 1, taken=0)
-                continue
-            here = self._position
-            self._position = here._replace(cursor=here.cursor + 1, taken=here.taken + 1)
-            return batch
-        raise StopIteration
+        sequence, taken = self._sequence, self._taken
+        if sequence is not None and taken < len(sequence):
+            batch = sequence[taken]
+        else:
+            batch = self._read()
+        self._taken += 1
+        self._cursor += 1
+        return batch
 
     def _read(self) -> Any:
-        here = self._position
+        """The next batch of an iterable, or the first of another pass."""
+        try:
+            return self._read_on()
+        except StopIteration:
+            if not self._repeat or self._taken == 0 or not self.seekable:
+                raise
+        self._iterator = None
+        self._epoch, self._taken = self._epoch + 1, 0
+        return self._read_on()
+
+    def _read_on(self) -> Any:
         if self._sequence is not None:
-            if here.taken >= len(self._sequence):
+            if self._taken >= len(self._sequence):
                 raise StopIteration
-            return self._sequence[here.taken]
+            return self._sequence[self._taken]
         if self._iterator is None:
-            self._position = self._begin(here.cursor, here.epoch)
-            self._iterator = iter(self._loader)
+            self._begin_pass()
+        assert self._iterator is not None
         return next(self._iterator)
 
     def skip(self, count: int) -> int:
         """Leave out the next batches; returns how many there were."""
         if self._sequence is not None:
             size = max(len(self._sequence), 1)
-            here = self._position
             if not self._repeat:
-                count = min(count, size - here.taken)
-            total = here.epoch * size + here.taken + count
-            self._position = here._replace(
-                cursor=here.cursor + count, epoch=total // size, taken=total % size
-            )
+                count = min(count, size - self._taken)
+            self._epoch, self._taken = divmod(self._epoch * size + self._taken + count, size)
+            self._cursor += count
             return count
         left_out = 0
         for _ in range(count):
             try:
-                self._take()
+                next(self)
             except StopIteration:
                 break
             left_out += 1
@@ -124,24 +118,30 @@ class BatchStream:
         if not self.seekable:
             raise BadInput("the loader is a one-shot iterator; its data cannot be gone back to")
         if self._sequence is not None:
-            self._position = position
+            self._cursor, self._epoch, self._taken = position[:3]
             return
         outside = torch.get_rng_state()
         try:
             torch.set_rng_state(position.rng)
             for generator, state in zip(self._generators, position.generators, strict=False):
                 generator.set_state(state)
-            begin = position._replace(cursor=position.cursor - position.taken, taken=0)
-            self._iterator, self._position = None, begin
+            self._iterator = None
+            self._cursor, self._epoch = position.cursor - position.taken, position.epoch
+            self._taken = 0
             for _ in range(position.taken):
-                self._take()
-            self._position = position
+                next(self)
+            self._rng, self._states = position.rng, position.generators
         finally:
             torch.set_rng_state(outside)
 
-    def _begin(self, cursor: int, epoch: int) -> Position:
-        states = tuple(generator.get_state() for generator in self._generators)
-        return Position(cursor, epoch, 0, torch.get_rng_state(), states)
+    def _begin_pass(self) -> None:
+        """Begin reading; what the order of this pass is drawn from is remembered."""
+        self._remember_generators()
+        self._iterator = iter(self._loader)
+
+    def _remember_generators(self) -> None:
+        self._rng = torch.get_rng_state()
+        self._states = tuple(generator.get_state() for generator in self._generators)
 
 
 def _own_generators(loader: Any) -> list[torch.Generator]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from autopilot.policy import Reflexes
 from autopilot.schema import metrics
@@ -52,24 +53,38 @@ class StepHooks:
         self.max_norm: float | None = None
         self.clipped_norm: float | None = None
         self.values: Values = {}
-        self.updated = False
         self.pending = False
         self._current_step = current_step
         self._on_reflex = on_reflex
         self._on_fault = on_fault
+        self._entered = False
         self._skipped = False
         self._attempted = False
         self._steady = False
         self._in_a_row = 0
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
+        self._post_hook = optimizer.register_step_post_hook(self._after)
+        self._pre_hook: RemovableHandle | None = None
+        self.arm()
+
+    def arm(self) -> None:
+        """Hook what comes before the update too, once there is anything to do there.
+
+        Call it after every change of what is in force. A run that measures nothing and in which
+        nobody intervened then pays for one hook only.
+        """
+        if self._pre_hook is None and (
+            self.telemetry.enabled
+            or not self.learning_rate.neutral
+            or self.hyperparameters
+            or self.max_norm is not None
+        ):
+            self._pre_hook = self.optimizer.register_step_pre_hook(self._before)
 
     def remove(self) -> None:
         """Take the hooks out; the optimizer is as it was."""
-        for handle in self._handles:
-            handle.remove()
+        self._post_hook.remove()
+        if self._pre_hook is not None:
+            self._pre_hook.remove()
 
     def take(self) -> Values:
         """What was measured since the last call; says too whether an update was left out.
@@ -78,29 +93,29 @@ class StepHooks:
         where every step had one does a step without one count as left out.
         """
         values, self.values = self.values, {}
-        self.learning_rate.put_back()  # an update that raised never came to its end
-        self.hyperparameters.put_back()
-        self.pending = not self._attempted
-        self._in_a_row = self._in_a_row + 1 if self._attempted else 0
-        self._steady = self._steady or self._in_a_row >= _STEADY
+        if self._entered:
+            self._put_back()  # an update that raised never came to its end
+        attempted, self._attempted = self._attempted, False
+        self.pending = not attempted
         if self.telemetry.enabled:
-            left_out = self._skipped or (self._steady and not self._attempted)
-            values[metrics.UPDATE_SKIPPED] = float(left_out)
-        self.updated = self._attempted = self._skipped = False
+            self._in_a_row = self._in_a_row + 1 if attempted else 0
+            self._steady = self._steady or self._in_a_row >= _STEADY
+            left_out = self._skipped or (self._steady and not attempted)
+            values[metrics.UPDATE_SKIPPED] = 1.0 if left_out else 0.0
+            self._skipped = False
         return values
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         try:  # what is in force comes first: no later fault of ours may take it out of force
-            self._skipped, self._attempted = False, True
+            self._skipped, self._attempted, self._entered = False, True, True
             lr, measures = self.learning_rate, self.telemetry.enabled
-            if lr.neutral and not (measures or self.hyperparameters or self.max_norm is not None):
-                return
-            step = self._current_step()
-            lr.enter(step)
-            self.hyperparameters.enter()
+            if measures or not lr.neutral:
+                step = self._current_step()
+                lr.enter(step)
+            if self.hyperparameters:
+                self.hyperparameters.enter()
             if measures:
-                planned = lr.planned(step) if lr.declared else lr.values(step)[0]
-                self.values[metrics.LR_PLANNED] = planned
+                self.values[metrics.LR_PLANNED] = lr.planned(step)
             if measures or self.max_norm is not None:
                 self._inspect()
         except Exception as error:  # the run goes on without us
@@ -134,11 +149,18 @@ class StepHooks:
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         try:
-            if self.hyperparameters:
-                self.hyperparameters.leave()
+            self._attempted = True
             self.learning_rate.leave()
-            self.updated = not self._skipped
-            if not self._skipped:
-                self.telemetry.after_update(self.values)
+            if self._entered:
+                self._entered = False
+                if self.hyperparameters:
+                    self.hyperparameters.leave()
+                if not self._skipped:
+                    self.telemetry.after_update(self.values)
         except Exception as error:  # the run goes on without us
             self._on_fault(f"after the update: {error!r}")
+
+    def _put_back(self) -> None:
+        self._entered = False
+        self.learning_rate.put_back()
+        self.hyperparameters.put_back()

@@ -54,8 +54,10 @@ class LearningRate:
 
     def enter(self, step: int) -> None:
         """Put the values in force; call right before the update."""
-        self.put_back()  # an update that raised never left
-        self._grow()
+        if self._saved is not None:
+            self.put_back()  # an update that raised never left
+        if len(self.controls) != len(self._groups):
+            self._grow()
         if self.neutral:
             return
         self.expected = self.values(step)
@@ -74,8 +76,8 @@ class LearningRate:
 
     def leave(self) -> None:
         """Note what the update used and put the scheduler's own values back."""
-        self.in_force = [_number(group["lr"]) for group in self._groups]
         self.updates += 1
+        self.in_force = [_number(group["lr"]) for group in self._groups]
         if self._saved is None:
             self.expected = self.in_force
             return
@@ -110,7 +112,12 @@ class LearningRate:
         ]
 
     def planned(self, step: int) -> float:
-        """What the first group should have: the plan with the interventions, without faults."""
+        """What the first group should have: the plan with the interventions, without faults.
+
+        Without a declared plan the scheduler's value stands for it.
+        """
+        if self.neutral:
+            return self.plan(step)
         control = self.controls[0]
         if control.override is not None:
             return control.override * self._ramp()
@@ -224,4 +231,6 @@ def _initial(group: dict[str, Any]) -> float:
 
 
 def _number(value: Any) -> float:
+    if type(value) is float:
+        return value
     return float(value.item()) if isinstance(value, torch.Tensor) else float(value)

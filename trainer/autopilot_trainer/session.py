@@ -134,6 +134,7 @@ class Session:
         self._server: ControlServer | None = None
         self._thread: ControlThread | None = None
         self._own_boundary = True
+        self._data_wait: float | None = None
         self._digest: float | None = None
         self._faults: set[str] = set()
         if scaler is not None:
@@ -200,25 +201,32 @@ class Session:
             steps: End after this step; passes over the loader are repeated as needed. None ends
                 with the loader.
         """
-        training = self._training
-        self._boundary.begin_stream()
+        training, boundary = self._training, self._boundary
+        boundary.begin_stream()
         stream = BatchStream(loader, repeat=steps is not None)
         training.stream = stream
         training.plane.steps = steps
         self._own_boundary = False
-        self._boundary.wait_for_pilot()
+        boundary.wait_for_pilot()
         self._measured_at = time.perf_counter()
         while True:
-            self._boundary.pass_through()
+            boundary.pass_through()
             if training.stopping or (steps is not None and training.step >= steps):
                 return
             try:
-                batch = next(stream)
+                batch = self._timed(stream) if self._telemetry else next(stream)
             except StopIteration:
                 return
-            due = self._telemetry and training.step % _DIGEST_EVERY == 0
-            self._digest = self._digest_of(batch) if due else None
             yield batch
+
+    def _timed(self, stream: BatchStream) -> Any:
+        """The next batch, with what is measured of it."""
+        began = time.perf_counter()
+        batch = next(stream)
+        self._data_wait = time.perf_counter() - began
+        due = self._training.step % _DIGEST_EVERY == 0
+        self._digest = self._digest_of(batch) if due else None
+        return batch
 
     def _digest_of(self, batch: Any) -> float | None:
         try:
@@ -253,26 +261,26 @@ class Session:
         row = hooks.take()
         row[known.LOSS] = _number(loss)
         row[known.LR] = hooks.learning_rate.in_force[0]
-        now = time.time()
         if self._telemetry:
             self._measure(row, tokens)
         if metrics is not None:
             values.update(metrics)
         for name, value in values.items():
             row[name] = _number(value)
-        self._observe(Row(training.step, row, training.branch, now, source))
-        self._boundary.read_back()
+        self._observe(Row(training.step, row, training.branch, time.time(), source))
+        if self._boundary.outstanding:
+            self._boundary.read_back()
         if self._own_boundary:
             self._boundary.pass_through()
 
     def _measure(self, row: dict[str, float], tokens: int | None) -> None:
-        boundary, stream = self._boundary, self._training.stream
+        boundary = self._boundary
         now = time.perf_counter()
         elapsed = now - self._measured_at - boundary.away
         self._measured_at, boundary.away = now, 0.0
         row[known.STEP_TIME] = elapsed
-        if stream is not None:
-            row[known.DATA_WAIT] = stream.wait
+        if self._data_wait is not None:
+            row[known.DATA_WAIT] = self._data_wait
         if self._digest is not None:
             row[known.BATCH_DIGEST] = self._digest
         if tokens is not None and elapsed > 0:
