@@ -69,6 +69,29 @@ def test_a_session_leaves_the_trajectory_as_it_is(make: Any, tmp_path: Path) -> 
     assert fly(watched=True) == fly(watched=False)
 
 
+@pytest.mark.parametrize("trained", [1, 2], ids=["one tensor", "two tensors"])
+def test_a_mostly_frozen_model_is_measured_and_left_as_it_is(trained: int, tmp_path: Path) -> None:
+    def model() -> nn.Sequential:
+        made = make_model()
+        for parameter in list(made.parameters())[:-trained]:
+            parameter.requires_grad_(False)
+        return made
+
+    def weights(of: nn.Module) -> list[Any]:
+        return [p.tolist() for p in of.parameters()]
+
+    bare, watched = model(), model()
+    train_bare(bare, SGD(bare.parameters(), lr=0.05), BATCHES, steps=20)
+    optimizer = SGD(watched.parameters(), lr=0.05)
+    with running(tmp_path, watched, optimizer) as (session, person):
+        before = weights(watched)
+        train(session, watched, optimizer, BATCHES, steps=20)
+        until(lambda: person.info().step == 20)
+        rows = person.rows()
+    assert weights(watched) == weights(bare) != before
+    assert all(row.values["update_ratio"] > 0 for row in rows)
+
+
 def test_a_loss_scaler_is_left_alone_and_its_skips_are_told(tmp_path: Path) -> None:
     def fly(session: Session | None, model: Any, optimizer: Any, scaler: Any) -> list[float]:
         losses = []

@@ -57,7 +57,7 @@ class Boundary:
 
     def pass_through(self) -> None:
         """Do what is due before the next step; returns at once where nothing is."""
-        training, plane = self._training, self._training.plane
+        training = self._training
         every = training.ring.every
         due = every and not training.step % every
         if not (due or self._is_wanted()):

@@ -1,6 +1,5 @@
 """The stream of batches, with an exact position that can be saved, sought and skipped."""
 
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -62,10 +61,8 @@ class BatchStream:
 
     def __next__(self) -> Any:
         sequence, taken = self._sequence, self._taken
-        if sequence is not None and taken < len(sequence):
-            batch = sequence[taken]
-        else:
-            batch = self._read()
+        here = sequence is not None and taken < len(sequence)
+        batch = sequence[taken] if here else self._read()  # type: ignore[index]
         self._taken += 1
         self._cursor += 1
         return batch
@@ -163,11 +160,12 @@ def batch_digest(batch: Any) -> float | None:
         if tensor.device.type != "cpu":
             return None
         flat = tensor.detach().contiguous().view(-1)
-        size = flat.numel()
-        keep = max(1, _DIGEST_BYTES // max(1, flat.element_size()))
-        ends = (flat,) if size <= 2 * keep else (flat[:keep], flat[size - keep :])
-        for part in ends:
-            digest = zlib.crc32(part.view(torch.uint8).numpy().data, digest)
+        content = flat.view(torch.uint8).numpy().data
+        if len(content) <= 2 * _DIGEST_BYTES:
+            digest = zlib.crc32(content, digest)
+        else:
+            digest = zlib.crc32(content[:_DIGEST_BYTES], digest)
+            digest = zlib.crc32(content[-_DIGEST_BYTES:], digest)
         found = True
     return float(digest) if found else None
 

@@ -1,13 +1,14 @@
 """What the step does by itself, at once and without anybody: skip an update that would harm."""
 
 import math
-from bisect import insort
 from collections import deque
 
 from autopilot.policy import Reflexes
 
 _WINDOW = 64
 _READY = 20
+_REFRESH = 8
+"""Norms after which the median is taken anew."""
 NON_FINITE = "skip_non_finite"
 SPIKE = "skip_spike"
 
@@ -21,8 +22,9 @@ class UpdateReflex:
 
     def __init__(self, terms: Reflexes) -> None:
         self._terms = terms
-        self._recent: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._recent: deque[float] = deque(maxlen=_WINDOW)
+        self._limit = math.inf
+        self._until_refresh = _READY
         self._in_a_row = 0
 
     def judge(self, norm: float, *, clipped: bool) -> str | None:
@@ -32,13 +34,11 @@ class UpdateReflex:
             norm: Of the gradients, before clipping.
             clipped: The session clips them, so a spike does no harm.
         """
-        if not math.isfinite(norm):
+        if norm - norm != 0.0:  # NaN or infinite
             return NON_FINITE if self._terms.skip_non_finite else None
         if clipped:
             return None
-        factor = self._terms.skip_spike_factor
-        ready = len(self._sorted) >= _READY
-        if factor > 0 and ready and norm > factor * self.median():
+        if norm > self._limit:
             self._in_a_row += 1
             if self._in_a_row <= self._terms.max_skips_in_a_row:
                 return SPIKE
@@ -47,18 +47,19 @@ class UpdateReflex:
         self._remember(norm)
         return None
 
-    def median(self) -> float:
-        """Median of the recent norms."""
-        return self._sorted[len(self._sorted) // 2]
-
     def reset(self) -> None:
         """A branch began or an intervention changed the run: the baseline no longer holds."""
         self._recent.clear()
-        self._sorted.clear()
+        self._limit = math.inf
+        self._until_refresh = _READY
         self._in_a_row = 0
 
     def _remember(self, norm: float) -> None:
         self._recent.append(norm)
-        insort(self._sorted, norm)
-        if len(self._recent) > _WINDOW:
-            self._sorted.remove(self._recent.popleft())
+        self._until_refresh -= 1
+        if self._until_refresh:
+            return
+        self._until_refresh = _REFRESH
+        factor = self._terms.skip_spike_factor
+        if factor > 0:
+            self._limit = factor * sorted(self._recent)[len(self._recent) // 2]

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -39,6 +40,8 @@ log = logging.getLogger("autopilot.trainer")
 
 _SNAPSHOT_BYTES = 4 << 30
 _DIGEST_EVERY = 4
+_row = partial(tuple.__new__, Row)
+"""Makes a row without the detour through Python that a named tuple's constructor takes."""
 _SNAPSHOT_SHARE = 4
 """Snapshots take at most a quarter of the host's memory, unless the user says otherwise."""
 
@@ -267,7 +270,7 @@ class Session:
             values.update(metrics)
         for name, value in values.items():
             row[name] = _number(value)
-        self._observe(Row(training.step, row, training.branch, time.time(), source))
+        self._observe(_row((training.step, row, training.branch, time.time(), source)))
         if self._boundary.outstanding:
             self._boundary.read_back()
         if self._own_boundary:
@@ -414,7 +417,7 @@ def _snapshot_bytes() -> int:
 
 
 def _number(value: torch.Tensor | float) -> float:
-    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+    return float(value.item() if isinstance(value, torch.Tensor) else value)
 
 
 def _port_from_environment() -> int:

@@ -17,6 +17,8 @@ from torch import nn
 from autopilot.errors import BadInput
 from autopilot_trainer.data import BatchStream, Position
 
+_IMMUTABLE = frozenset({bool, int, float, str})
+
 
 class Stateful(Protocol):
     """Anything with a state that can be taken and given back."""
@@ -186,6 +188,8 @@ def _put(target: dict[str, Any], name: str, value: Any, device: Any = None) -> N
 
 
 def _copied(value: Any) -> Any:
+    if value is None or type(value) in _IMMUTABLE:
+        return value
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

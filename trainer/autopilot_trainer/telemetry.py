@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch._utils import _flatten_dense_tensors
 
 from autopilot.schema import metrics
 
-_EVERY = 10
-_SELDOM = 100
-_SMALL = 200_000
 _DENSE_UNTIL = 50
 """Early steps decide whether a learning rate is right, so the first ones are all measured."""
+_EARLY_UNTIL = 500
+_EARLY_EVERY, _EVERY = 10, 20
+_SELDOM = 100
+_SMALL = 200_000
 
 Values = dict[str, float]
 
@@ -33,7 +35,7 @@ class Telemetry:
         self._optimizer = optimizer
         self.enabled = enabled
         self._all: list[torch.Tensor] = []
-        self._shape: tuple[int, ...] = ()
+        self._small = False
         self._parameters: list[torch.Tensor] = []
         self._before: list[torch.Tensor] | None = None
         self._buffers: list[torch.Tensor] = []
@@ -52,9 +54,9 @@ class Telemetry:
     def gradients(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Parameters that have a gradient, and the gradients."""
         groups = self._optimizer.param_groups
-        shape = tuple([len(group["params"]) for group in groups])
-        if shape != self._shape:
-            self._shape, self._all = shape, [p for group in groups for p in group["params"]]
+        if sum([len(group["params"]) for group in groups]) != len(self._all):
+            self._all = [p for group in groups for p in group["params"]]
+            self._small = are_small(self._all)
         gradients = [gradient for p in self._all if (gradient := p.grad) is not None]
         if len(gradients) == len(self._all):
             return self._all, gradients
@@ -68,7 +70,7 @@ class Telemetry:
         if not gradients:
             return 0.0
         scale = getattr(self._optimizer, "grad_scale", None)
-        norm = global_norm(gradients)
+        norm = global_norm(gradients, together=self._small)
         return norm / float(scale) if scale is not None else norm
 
     def before_update(self, parameters: list[torch.Tensor]) -> None:
@@ -84,9 +86,8 @@ class Telemetry:
 
     def _copied(self, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
         """Copies of the parameters: one for all where they are small, else into kept buffers."""
-        flat = together(parameters)
-        if flat is not None:
-            return [flat]
+        if self._small:
+            return [_flat_copy(parameters)]
         if not _alike(self._buffers, parameters):
             self._buffers = [torch.empty_like(p) for p in parameters]
         torch._foreach_copy_(self._buffers, [p.detach() for p in parameters])
@@ -97,43 +98,51 @@ class Telemetry:
         if self._before is None:
             return
         with torch.no_grad():
-            flat = together(self._parameters)
-            now = [p.detach() for p in self._parameters] if flat is None else [flat]
+            now = [_flat_copy(self._parameters)] if self._small else self._parameters
             torch._foreach_sub_(self._before, now)
             change = global_norm(self._before)
         norm = self._norm_before
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
         self._before = None
-        if self._updates <= _DENSE_UNTIL or self._updates % (2 * _EVERY) == 0:
+        if self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0:
             values.update(staleness(self._optimizer))
         if self._updates <= _DENSE_UNTIL or self._updates % _SELDOM == 0:
             values.update(eps_share(self._optimizer))
 
     def _due(self) -> bool:
-        return self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0
+        updates = self._updates
+        if updates <= _DENSE_UNTIL:
+            return True
+        return updates % (_EARLY_EVERY if updates <= _EARLY_UNTIL else _EVERY) == 0
 
 
-def together(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    """A flat copy of all tensors, where they are small and in host memory; None where they are not.
+def are_small(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether it is cheaper to copy all of them together than to read each where it lies.
 
-    Many small tensors cost a call each; copied together they cost two in all.
+    Many small tensors in host memory cost a call each; copied together they cost two in all.
     """
-    first = tensors[0]
-    if first.device.type != "cpu" or sum([t.numel() for t in tensors]) >= _SMALL:
-        return None
-    flat = torch.cat([t.detach().reshape(-1) for t in tensors])
-    return flat if flat.dtype is torch.float32 else None
+    alike = all(t.device.type == "cpu" and t.dtype is torch.float32 for t in tensors)
+    return len(tensors) > 1 and alike and sum(t.numel() for t in tensors) < _SMALL
 
 
-def global_norm(tensors: Sequence[torch.Tensor]) -> float:
-    """2-norm over all tensors together; NaN or infinite if any element is."""
-    first = tensors[0]
-    flat = first if len(tensors) == 1 and first.dim() == 1 else together(tensors)
-    if flat is not None and flat.dtype is torch.float32 and flat.device.type == "cpu":
-        return math.sqrt(float(flat.dot(flat)))
+def _flat_copy(tensors: list[torch.Tensor]) -> torch.Tensor:
+    flat: torch.Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+    return flat if len(tensors) > 1 else flat.clone()  # of one alone it is a view
+
+
+def global_norm(tensors: Sequence[torch.Tensor], *, together: bool = False) -> float:
+    """2-norm over all tensors together; NaN or infinite if any element is.
+
+    Args:
+        tensors: At least one.
+        together: They are small: copy them together first.
+    """
+    if together or (len(tensors) == 1 and tensors[0].dim() == 1):
+        flat = _flatten_dense_tensors(tensors) if together else tensors[0]  # type: ignore[no-untyped-call]
+        return math.sqrt(flat.dot(flat).item())
     norms = torch._foreach_norm(list(tensors), 2.0)
-    if first.device.type == "cpu":
+    if norms[0].device.type == "cpu":
         return math.sqrt(sum([float(norm) ** 2 for norm in norms]))
     return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
 
