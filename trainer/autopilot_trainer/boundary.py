@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from autopilot.schema import Command, ReadBack
 from autopilot_trainer.actions import Check, apply_all
+from autopilot_trainer.step_meter import StepMeter
 from autopilot_trainer.training import Training
 
 log = logging.getLogger("autopilot.trainer")
@@ -37,23 +38,28 @@ class Boundary:
 
     Args:
         adaptive: Take snapshots less often where they would cost too much.
+        meter: Told of the time spent here: it belongs to no step.
         on_fault: Told of every fault of ours.
 
     Attributes:
-        away: Seconds spent here that belong to no step.
         outstanding: Commands that :meth:`read_back` must still prove; empty at most steps.
     """
 
     def __init__(
-        self, training: Training, *, adaptive: bool, on_fault: Callable[[str], None]
+        self,
+        training: Training,
+        *,
+        adaptive: bool,
+        meter: StepMeter,
+        on_fault: Callable[[str], None],
     ) -> None:
         self._training = training
         self._on_fault = on_fault
         self._adaptive = adaptive
+        self._meter = meter
         self.outstanding: list[_Outstanding] = []
         self._began: float | None = None
         self._snapshot_at = -1
-        self.away = 0.0
 
     def pass_through(self) -> None:
         """Do what is due before the next step; returns at once where nothing is."""
@@ -70,7 +76,7 @@ class Boundary:
                 self._serve()
         except Exception as error:  # a fault of ours never reaches the loop
             self._on_fault(f"step boundary: {error!r}")
-        self.away += time.perf_counter() - began
+        self._meter.away += time.perf_counter() - began
 
     def _is_wanted(self) -> bool:
         training, plane = self._training, self._training.plane

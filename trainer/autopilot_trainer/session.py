@@ -15,22 +15,28 @@ import torch
 from torch import nn
 
 from autopilot.control import ControlPlane
-from autopilot.errors import AutopilotError, BadInput, JournalError
-from autopilot.journal import Journal
-from autopilot.policy import DEFAULT_POLICY, Policy, parse_policy, read_policy
+from autopilot.errors import AutopilotError, BadInput
+from autopilot.policy import Policy
 from autopilot.schema import Row, Scalar
 from autopilot.schema import metrics as known
 from autopilot_trainer.auth import make_tokens, write_tokens
 from autopilot_trainer.boundary import Boundary
 from autopilot_trainer.checkpoints import CheckpointStore
 from autopilot_trainer.control_thread import ControlThread
-from autopilot_trainer.data import BatchStream, batch_digest
+from autopilot_trainer.data import BatchStream
 from autopilot_trainer.hooks import StepHooks
 from autopilot_trainer.knobs import make_action, make_knob
 from autopilot_trainer.learning_rate import Plan
-from autopilot_trainer.run_directory import RunDirectory, make_run_directory
+from autopilot_trainer.run_directory import make_run_directory
 from autopilot_trainer.snapshots import SnapshotRing
 from autopilot_trainer.state import Capture, Stateful, as_list
+from autopilot_trainer.step_meter import StepMeter
+from autopilot_trainer.surroundings import (
+    affordable_bytes,
+    open_journal,
+    port_from_environment,
+    resolve_policy,
+)
 from autopilot_trainer.training import Evaluation, Training
 
 if TYPE_CHECKING:
@@ -38,12 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autopilot.trainer")
 
-_SNAPSHOT_BYTES = 4 << 30
-_DIGEST_EVERY = 4
 _row = partial(tuple.__new__, Row)
 """Makes a row without the detour through Python that a named tuple's constructor takes."""
-_SNAPSHOT_SHARE = 4
-"""Snapshots take at most a quarter of the host's memory, unless the user says otherwise."""
 
 
 class Session:
@@ -102,9 +104,9 @@ class Session:
         snapshot_bytes: int | None = None,
         port: int | None = None,
     ) -> None:
-        self._policy, self._policy_text = _resolve_policy(policy)
+        self._policy, self._policy_text = resolve_policy(policy)
         self._directory = make_run_directory(run_dir, name)
-        self._port = _port_from_environment() if port is None else port
+        self._port = port_from_environment() if port is None else port
         others = {f"scheduler{i or ''}": s for i, s in enumerate(as_list(scheduler))}
         if scaler is not None:
             others["scaler"] = scaler
@@ -123,22 +125,23 @@ class Session:
             capture=Capture(model, optimizer, others),
             ring=SnapshotRing(
                 10 if snapshot_every is None else snapshot_every,
-                snapshot_bytes or _snapshot_bytes(),
+                snapshot_bytes or affordable_bytes(),
             ),
             store=CheckpointStore(self._directory.checkpoints),
             evaluation=evaluate,
             record_evaluation=self._record_evaluation,
         )
-        self._boundary = Boundary(
-            self._training, adaptive=snapshot_every is None, on_fault=self._on_fault
-        )
         self._telemetry = telemetry
-        self._measured_at = time.perf_counter()
+        self._meter = StepMeter(self._on_fault)
+        self._boundary = Boundary(
+            self._training,
+            adaptive=snapshot_every is None,
+            meter=self._meter,
+            on_fault=self._on_fault,
+        )
         self._server: ControlServer | None = None
         self._thread: ControlThread | None = None
         self._own_boundary = True
-        self._data_wait: float | None = None
-        self._digest: float | None = None
         self._faults: set[str] = set()
         if scaler is not None:
             self._register_scaler(scaler)
@@ -147,7 +150,7 @@ class Session:
 
     def __enter__(self) -> Self:
         directory = self._directory
-        journal, fault = _open_journal(directory)
+        journal, fault = open_journal(directory)
         plane = ControlPlane(journal, self._policy, self._training, policy_text=self._policy_text)
         self._training.attach(plane)
         self._observe = plane.observe
@@ -157,7 +160,7 @@ class Session:
         self._serve(plane)
         self._thread = ControlThread(plane)
         self._thread.start()
-        self._measured_at = time.perf_counter()
+        self._meter.restart()
         return self
 
     def __exit__(
@@ -204,39 +207,23 @@ class Session:
             steps: End after this step; passes over the loader are repeated as needed. None ends
                 with the loader.
         """
-        training, boundary = self._training, self._boundary
+        training, boundary, meter = self._training, self._boundary, self._meter
         boundary.begin_stream()
         stream = BatchStream(loader, repeat=steps is not None)
         training.stream = stream
         training.plane.steps = steps
         self._own_boundary = False
         boundary.wait_for_pilot()
-        self._measured_at = time.perf_counter()
+        meter.restart()
         while True:
             boundary.pass_through()
             if training.stopping or (steps is not None and training.step >= steps):
                 return
             try:
-                batch = self._timed(stream) if self._telemetry else next(stream)
+                batch = meter.next(stream) if self._telemetry else next(stream)
             except StopIteration:
                 return
             yield batch
-
-    def _timed(self, stream: BatchStream) -> Any:
-        """The next batch, with what is measured of it."""
-        began = time.perf_counter()
-        batch = next(stream)
-        self._data_wait = time.perf_counter() - began
-        due = self._training.step % _DIGEST_EVERY == 0
-        self._digest = self._digest_of(batch) if due else None
-        return batch
-
-    def _digest_of(self, batch: Any) -> float | None:
-        try:
-            return batch_digest(batch)
-        except Exception as error:  # the run goes on without it
-            self._on_fault(f"batch digest: {error!r}")
-            return None
 
     def report(
         self,
@@ -265,7 +252,7 @@ class Session:
         row[known.LOSS] = _number(loss)
         row[known.LR] = hooks.learning_rate.in_force[0]
         if self._telemetry:
-            self._measure(row, tokens)
+            self._meter.into(row, tokens)
         if metrics is not None:
             values.update(metrics)
         for name, value in values.items():
@@ -275,19 +262,6 @@ class Session:
             self._boundary.read_back()
         if self._own_boundary:
             self._boundary.pass_through()
-
-    def _measure(self, row: dict[str, float], tokens: int | None) -> None:
-        boundary = self._boundary
-        now = time.perf_counter()
-        elapsed = now - self._measured_at - boundary.away
-        self._measured_at, boundary.away = now, 0.0
-        row[known.STEP_TIME] = elapsed
-        if self._data_wait is not None:
-            row[known.DATA_WAIT] = self._data_wait
-        if self._digest is not None:
-            row[known.BATCH_DIGEST] = self._digest
-        if tokens is not None and elapsed > 0:
-            row[known.TOKENS_PER_SECOND] = tokens / elapsed
 
     def evaluate(self) -> dict[str, float]:
         """Run the registered evaluation now and record its values.
@@ -299,7 +273,7 @@ class Session:
             raise BadInput("session.evaluate(): pass evaluate= to the Session first")
         began = time.perf_counter()
         values = self._training.evaluate()
-        self._boundary.away += time.perf_counter() - began
+        self._meter.away += time.perf_counter() - began
         return values
 
     # --- the user's own controls ----------------------------------------------------------------
@@ -411,38 +385,5 @@ class Session:
                 log.error("%s", text)
 
 
-def _snapshot_bytes() -> int:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(_SNAPSHOT_BYTES, memory // _SNAPSHOT_SHARE)
-
-
 def _number(value: torch.Tensor | float) -> float:
     return float(value.item() if isinstance(value, torch.Tensor) else value)
-
-
-def _port_from_environment() -> int:
-    wish = os.environ.get("AUTOPILOT_PORT", "") or "0"
-    try:
-        return int(wish)
-    except ValueError as error:
-        raise BadInput(f"AUTOPILOT_PORT={wish!r}: not a port number") from error
-
-
-def _resolve_policy(policy: Policy | str | Path | None) -> tuple[Policy, str]:
-    """The policy and its text."""
-    if isinstance(policy, Policy):
-        return policy, policy.model_dump_json(indent=2)
-    path = policy or os.environ.get("AUTOPILOT_POLICY")
-    if path is None:
-        return parse_policy(DEFAULT_POLICY), DEFAULT_POLICY
-    return read_policy(path), Path(path).read_text(encoding="utf-8")
-
-
-def _open_journal(directory: RunDirectory) -> tuple[Journal, str | None]:
-    """The run's journal; one in memory, and why, where the directory takes none."""
-    try:
-        journal = Journal.create(directory.journal, run_id=directory.run_id, name=directory.name)
-    except JournalError as error:
-        memory = Journal.create(":memory:", run_id=directory.run_id, name=directory.name)
-        return memory, f"{error}; recording in memory only"
-    return journal, None
