@@ -1,4 +1,8 @@
-"""Rows a second that the journal takes, and the memory it needs: prints one line of JSON."""
+"""What a row costs to write and to read, and the memory it needs: prints one line of JSON.
+
+``cpu_us_per_row`` is processor time of the writing thread in the journal alone; the rate includes
+the making of the rows.
+"""
 
 import argparse
 import json
@@ -18,12 +22,16 @@ def peak_mib() -> float:
 def measure(path: Path, total: int, batch: int) -> dict[str, float]:
     with Journal.create(path, run_id="bench", name="bench") as journal:
         peaks = []
+        spent = 0.0
         begun = flushed = time.perf_counter()
         for first in range(0, total, batch):
-            journal.append_rows([row(step) for step in range(first, first + batch)])
+            rows = [row(step) for step in range(first, first + batch)]
+            at = time.thread_time()
+            journal.append_rows(rows)
             if time.perf_counter() - flushed >= 1:
                 journal.flush()
                 flushed = time.perf_counter()
+            spent += time.thread_time() - at
             if first in (total // 4 // batch * batch, (total - 1) // batch * batch):
                 peaks.append(peak_mib())
         journal.flush()
@@ -34,10 +42,15 @@ def measure(path: Path, total: int, batch: int) -> dict[str, float]:
         begun = time.perf_counter()
         journal.rows("main", last=512)
         tail = time.perf_counter() - begun
+        begun = time.perf_counter()
+        read = sum(1 for _ in journal.all_rows())
+        reading = time.perf_counter() - begun
     return {
         "rows": total,
         "batch": batch,
         "rows_per_second": round(total / elapsed),
+        "cpu_us_per_row": round(spent / total * 1e6, 2),
+        "rows_read_per_second": round(read / reading),
         "series_of_1000_points_s": round(picture, 4),
         "last_512_rows_s": round(tail, 4),
         "bytes_per_row": round(path.stat().st_size / total, 1),

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,9 +86,24 @@ def test_what_is_not_json_is_refused_and_costs_nothing_else(journal: Journal) ->
     with pytest.raises(BadInput, match="step 9"):
         journal.append_rows([Row(8, {"loss": 1.0}), Row(9, {"loss": "high"})])  # type: ignore[dict-item]
     with pytest.raises(BadInput, match="no branch 'b9'"):
-        journal.append_rows(loss_rows(range(3, 5), "b9"))
+        journal.append_rows(loss_rows(range(3, 5)) + loss_rows(range(3, 5), "b9"))
+    long = loss_rows(range(3, 2 * BLOCK_ROWS))
+    no_numbers = (Row(77, {"loss": None}), Row("a", {"loss": 1.0}))  # type: ignore[dict-item, arg-type]
+    no_times = (Row(77, {"loss": 1.0}, time=math.nan), Row(77, {"loss": 1.0}, time=math.inf))
+    for wrong in (*no_numbers, *no_times, Row(77, {"loss": 10**400}), Row(2**70, {})):
+        with pytest.raises(BadInput, match=f"cannot journal the row of step {wrong.step}: "):
+            journal.append_rows([*long, wrong])
     assert len(journal.rows("main")) == 3
     assert note(journal, "y").seq == 1
+
+
+def test_a_time_of_minus_zero_is_no_tampering(path: Path) -> None:
+    with Journal.create(path, run_id="r1", name="demo") as journal:
+        journal.append("note", step=1, branch="main", actor="system", body={}, time=-0.0)
+        journal.append_rows([Row(1, {"loss": -0.0}, time=-0.0)])
+    with Journal.read(path) as reader:
+        reader.verify()
+        assert math.copysign(1.0, reader.rows("main")[0].values["loss"]) == -1.0
 
 
 def test_non_finite_values_come_back_as_floats(path: Path, journal: Journal) -> None:
@@ -145,6 +162,107 @@ def test_a_rollback_neither_loses_nor_blends_curves(journal: Journal) -> None:
     journal.verify()
 
 
+def bits(rows: Iterable[Row]) -> list[object]:
+    """Rows to the bit: NaN equals NaN, 0.0 is not -0.0, and the order of the metrics counts."""
+
+    def exact(value: float) -> str:
+        return "nan" if math.isnan(value) else value.hex()
+
+    return [
+        (r.step, [(n, exact(v)) for n, v in r.values.items()], r.branch, exact(r.time), r.source)
+        for r in rows
+    ]
+
+
+BRANCHES = ("main", "b1", "caf\u00e9 \N{SNOWMAN}")
+SOME_ROWS = st.lists(
+    st.builds(
+        Row,
+        step=st.integers(-3, 12) | st.integers(-(2**63), 2**63 - 1),
+        values=st.dictionaries(st.sampled_from(["loss", "lr"]) | st.text(max_size=5), st.floats()),
+        branch=st.sampled_from(BRANCHES),
+        time=st.floats(allow_nan=False, allow_infinity=False),
+        source=st.none() | st.text(max_size=5),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(SOME_ROWS, st.booleans()), max_size=8),
+    st.integers(0, 9),
+    st.integers(-3, 12),
+    st.integers(-3, 12),
+)
+def test_any_rows_come_back_to_the_bit_and_in_order(
+    helpings: list[tuple[list[Row], bool]], last: int, from_step: int, to_step: int
+) -> None:
+    appended: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.sqlite"
+        with Journal.create(path, run_id="r", name="n") as journal:
+            for name in BRANCHES[1:]:
+                journal.start_branch(name, "main", -(2**63), time=0.0)
+            for helping, flushed in helpings:
+                journal.append_rows(helping)
+                appended += helping
+                if flushed:
+                    journal.flush()
+                    with Journal.read(path) as reader:
+                        assert bits(reader.all_rows()) == bits(appended)
+                assert bits(journal.all_rows(after=last)) == bits(appended[last:])
+                assert journal.row_count == len(appended)
+            assert_rows_by_branch(journal, appended, last, from_step, to_step)
+        with Journal.read(path) as reader:
+            assert_rows_by_branch(reader, appended, last, from_step, to_step)
+            reader.verify()
+
+
+def assert_rows_by_branch(
+    journal: JournalReader, appended: list[Row], last: int, from_step: int, to_step: int
+) -> None:
+    for branch in BRANCHES:
+        own = sorted((r for r in appended if r.branch == branch), key=lambda row: row.step)
+        own = [r for r in own if branch == "main" or r.step > -(2**63)]
+        if branch == "main":
+            assert bits(journal.rows(branch)) == bits(own)
+        inside = [r for r in own if from_step <= r.step <= to_step]
+        found = journal.rows(branch, from_step=from_step, to_step=to_step)
+        assert bits(found) == bits(inside)
+        found = journal.rows(branch, last=last, from_step=from_step, to_step=to_step)
+        assert bits(found) == bits(inside[max(len(inside) - last, 0) :])
+        reported = [r for r in appended if r.branch == branch and "loss" in r.values]
+        at = [r.values["loss"] for r in reported if r.step == to_step]
+        assert repr(journal.value_at(branch, "loss", to_step)) == repr(at[-1] if at else None)
+
+
+def test_names_and_sources_that_cannot_be_stored_are_mended(journal: Journal) -> None:
+    journal.append_rows([Row(1, {"a\ud800": 1.0, "b": 2.0}, source="s\udfff"), Row(2, {"a?": 3.0})])
+    first, second = journal.rows("main")
+    assert (first.values, first.source) == ({"a?": 1.0, "b": 2.0}, "s?")
+    assert journal.series("a?", "main", 10) == [(1, 1.0), (2, 3.0)]
+    assert second.values == {"a?": 3.0}
+
+
+def test_what_is_done_to_a_row_after_it_was_appended_is_not_recorded(journal: Journal) -> None:
+    row = Row(1, {"loss": 1.0})
+    journal.append_rows([row])
+    row.values["loss"] = 9.0
+    assert journal.rows("main") == [Row(1, {"loss": 1.0})]
+
+
+def test_rows_read_meanwhile_are_neither_lost_nor_doubled(journal: Journal) -> None:
+    journal.append_rows(loss_rows(range(700)))
+    rows = journal.all_rows()
+    seen = [next(rows).step for _ in range(600)]
+    for step in range(700, 1400):
+        journal.append_rows(loss_rows(range(step, step + 1)))
+        if step % 7 == 0:
+            journal.flush()
+    assert seen + [row.step for row in rows] == list(range(1400))
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 12)), max_size=6)
@@ -189,6 +307,31 @@ def test_a_long_curve_keeps_its_extremes_in_few_points(journal: Journal) -> None
     journal.start_branch("b1", "main", 30_050, time=0.0)
     assert max(step for step, _ in journal.series("loss", "b1", 100)) <= 30_050
     journal.verify()
+
+
+@pytest.mark.parametrize("points", [4, 40, 300])
+def test_a_curve_of_rows_that_differ_shows_the_first_of_equal_extremes(
+    journal: Journal, points: int
+) -> None:
+    chance = random.Random(7)
+    rows = []
+    for step in range(2 * BLOCK_ROWS + 70):
+        values = {"loss": float(chance.randrange(50)), "lr": 0.5}
+        if step % 4 == 3:
+            values = {"digest": chance.random(), **values}
+        if step % 10 == 9:
+            values["ratio"] = chance.random()
+        rows.append(Row(step, values))
+    for first in range(0, len(rows), 130):
+        journal.append_rows(rows[first : first + 130])
+        journal.flush()
+    for name in ("loss", "lr", "digest", "ratio"):
+        known = [(row.step, row.values[name]) for row in rows if name in row.values]
+        curve = journal.series(name, "main", points)
+        assert len(curve) <= points
+        assert set(curve) <= set(known)
+        assert min(known, key=lambda point: point[1]) in curve
+        assert max(known, key=lambda point: point[1]) in curve
 
 
 def test_rows_are_sealed_in_blocks_and_at_close(path: Path, journal: Journal) -> None:
@@ -271,10 +414,17 @@ def test_only_one_process_writes(path: Path) -> None:
         ("UPDATE meta SET value = 'other' WHERE key = 'run_id'", "event 1 "),
         ("UPDATE branches SET fork_step = 3 WHERE name = 'b1'", "event 4 "),
         ("UPDATE branches SET name = 'nain' WHERE name = 'main'", "sealed by event 5"),
-        ("UPDATE rows SET vals = replace(vals, '1', '2') WHERE id = 2", "sealed by event 5"),
-        ("UPDATE rows SET step = 77 WHERE id = 1", "sealed by event 5"),
-        ("UPDATE rows SET vals = 'x' WHERE id = 1", "sealed by event 5"),
-        ("DELETE FROM rows WHERE id = 2", "sealed by event 5"),
+        ("UPDATE pages SET cells = zeroblob(90) WHERE first_row = 3", "sealed by event 5"),
+        ("UPDATE pages SET cells = 'x' WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET last_step = 77 WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET branch = 2 WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET branch = 9 WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET last_row = 3 WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET first_row = 0 WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET first_row = 9, last_row = 10 WHERE first_row = 1", "sealed by event 5"),
+        ("UPDATE pages SET cells = (SELECT max(cells) FROM pages)", "sealed by event 5"),
+        ("DELETE FROM pages WHERE first_row = 1", "sealed by event 5"),
+        ("DELETE FROM pages WHERE first_row = 3", "sealed by event 5"),
         ("UPDATE summaries SET low = -1 WHERE level = 1", "sealed by event 5"),
     ],
 )  # fmt: skip
@@ -283,7 +433,9 @@ def test_tampering_is_found_and_named(path: Path, statement: str, found: str) ->
         for text in ("first", "second", "third"):
             note(journal, text)
         journal.start_branch("b1", "main", 2, time=1.0)
-        journal.append_rows(loss_rows(range(4)))
+        for first in (0, 2):
+            journal.append_rows(loss_rows(range(first, first + 2)))
+            journal.flush()
     db = sqlite3.connect(path)
     with db:
         assert db.execute(statement).rowcount
@@ -302,6 +454,66 @@ def test_one_byte_changed_in_the_file_is_found(path: Path) -> None:
         path.write_bytes(whole.replace(needle, needle.upper()))
         with Journal.read(path) as reader, pytest.raises(JournalError, match="altered"):
             reader.verify()
+
+
+def test_pages_that_changed_places_are_found(path: Path) -> None:
+    with Journal.create(path, run_id="r1", name="demo") as journal:
+        for offset in (0.0, 0.5):
+            journal.append_rows(loss_rows(range(2), offset=offset))
+            journal.flush()
+    db = sqlite3.connect(path)
+    first, second = db.execute(
+        "SELECT first_row, last_row FROM pages ORDER BY first_row"
+    ).fetchall()
+    with db:
+        for now, then in ((first, (90, 91)), (second, first), ((90, 91), second)):
+            db.execute(
+                "UPDATE pages SET first_row = ?, last_row = ? WHERE first_row = ?", (*then, now[0])
+            )
+    db.close()
+    with Journal.read(path) as reader:
+        assert [row.values["loss"] for row in reader.all_rows()] == [0.5, 1.5, 0.0, 1.0]
+        with pytest.raises(JournalError, match="sealed by event 1"):
+            reader.verify()
+
+
+def test_no_byte_of_a_page_can_change_unnoticed(path: Path) -> None:
+    rows = [Row(1, {"loss": 1.0}), Row(2, {"loss": 2.0, "lr": 0.1}, source="shard-7")]
+    with Journal.create(path, run_id="r1", name="demo") as journal:
+        journal.append_rows(rows)
+    db = sqlite3.connect(path)
+    (cells,) = db.execute("SELECT cells FROM pages").fetchone()
+    for place, byte in enumerate(cells):
+        altered = cells[:place] + bytes([byte ^ 1]) + cells[place + 1 :]
+        with db:
+            db.execute("UPDATE pages SET cells = ?", (altered,))
+        with Journal.read(path) as reader:
+            with pytest.raises(JournalError, match="sealed by event 1, was altered"):
+                reader.verify()
+            try:
+                assert bits(reader.all_rows()) != bits(rows)
+            except JournalError as error:
+                assert "a row between 1 and 2 was altered" in str(error)  # noqa: PT017
+    for altered in (cells[:-1], cells + b"x", b"", cells[:3]):
+        with db:
+            db.execute("UPDATE pages SET cells = ?", (altered,))
+        with Journal.read(path) as reader:
+            with pytest.raises(JournalError, match="was altered"):
+                reader.verify()
+            with pytest.raises(JournalError, match="a row between 1 and 2 was altered"):
+                reader.rows("main")
+    db.close()
+
+
+def test_a_journal_in_the_form_from_before_pages_is_refused_in_one_line(path: Path) -> None:
+    Journal.create(path, run_id="r1", name="demo").close()
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE pages; CREATE TABLE rows (id INTEGER PRIMARY KEY, vals TEXT)")
+    db.close()
+    for opening in (Journal.open, Journal.read):
+        with pytest.raises(JournalError, match="from before the first release") as raised:
+            opening(path)
+        assert "\n" not in str(raised.value)
 
 
 def test_what_is_no_journal_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from autopilot.schema import Event, EventKind, Row
 
 log = logging.getLogger("autopilot.control")
 
-_FLUSH_EVERY = 0.5
+_FLUSH_EVERY = 1.0
 
 
 class Recorder:

@@ -33,6 +33,11 @@ class Segment(NamedTuple):
             until = to_step
         return Segment(self.branch, after, until)
 
+    def holds(self, step: int) -> bool:
+        return (self.after is None or step > self.after) and (
+            self.until is None or step <= self.until
+        )
+
     @property
     def empty(self) -> bool:
         return self.after is not None and self.until is not None and self.until <= self.after
@@ -62,13 +67,13 @@ def segments(branches: Mapping[str, Branch], name: str) -> list[Segment]:
     return found[::-1]
 
 
-def segment_filter(segment: Segment) -> tuple[str, list[int]]:
-    """The SQL condition on ``rows r`` for a segment, with its values."""
-    where, values = ["r.branch = ?"], [segment.branch.id]
+def overlapping(segment: Segment) -> tuple[str, list[int]]:
+    """The SQL condition on lines with a branch and steps for those that reach into a segment."""
+    where, values = ["branch = ?"], [segment.branch.id]
     if segment.after is not None:
-        where.append("r.step > ?")
+        where.append("last_step > ?")
         values.append(segment.after)
     if segment.until is not None:
-        where.append("r.step <= ?")
+        where.append("first_step <= ?")
         values.append(segment.until)
     return " AND ".join(where), values

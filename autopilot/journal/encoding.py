@@ -4,15 +4,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _encoder = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-)
-_row_encoder = json.JSONEncoder(
-    separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 )
 
 
@@ -64,57 +60,6 @@ def canonical(value: Any) -> str:
     except (ValueError, TypeError):
         text = _encoder.encode(_finite(value))
     return encodable(text)
-
-
-def encode_values(values: Mapping[str, float]) -> tuple[str, dict[str, float]]:
-    """The metrics of one row in the order they were reported, as JSON and as they read back.
-
-    >>> encode_values({"loss": 2, "lr": float("inf")})
-    ('{"loss":2.0,"lr":"Infinity"}', {'loss': 2.0, 'lr': inf})
-    """
-    # Built by hand, to the letter what a JSON encoder gives: this runs for every row of a run.
-    parts: list[str] = []
-    plain: dict[str, float] = {}
-    for name, value in values.items():
-        stored, key = _KEYS.get(name) or _key(name)
-        number = plain[stored] = float(value)
-        written = repr(number) if number - number == 0.0 else f'"{number_word(number)}"'
-        parts.append(f"{key}:{written}")
-    return "{" + ",".join(parts) + "}", plain
-
-
-_KEYS: dict[str, tuple[str, str]] = {}
-_MOST_KEYS = 4096
-
-
-def _key(name: str) -> tuple[str, str]:
-    """A metric's name as it is stored, and as a JSON string."""
-    stored = encodable(name)
-    if len(_KEYS) >= _MOST_KEYS:
-        _KEYS.clear()
-    _KEYS[name] = stored, _row_encoder.encode(stored)
-    return _KEYS[name]
-
-
-def decode_values(text: str) -> dict[str, float]:
-    """The inverse of :func:`encode_values`."""
-    values: dict[str, float] = json.loads(text)
-    if ':"' in text:
-        return {name: read_number(value) for name, value in values.items()}
-    return values
-
-
-def row_line(
-    row_id: int, branch: str, step: int, time: float, source: str | None, values: str
-) -> bytes:
-    """What of a row goes into the hash of its block."""
-    where = "null" if source is None else _quoted(source)
-    return f"{row_id} {step} {time!r} {_quoted(branch)} {where} {values}\n".encode()
-
-
-@lru_cache(maxsize=1024)
-def _quoted(text: str) -> str:
-    return _row_encoder.encode(text)
 
 
 def event_hash(previous: str, fields: tuple[Any, ...], body: str) -> str:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,12 +13,12 @@ from pydantic import ValidationError
 
 from autopilot.errors import JournalError
 from autopilot.journal import series, store, verification
-from autopilot.journal.ancestry import Branch, Segment, segment_filter, segments
-from autopilot.journal.encoding import decode_values
+from autopilot.journal.ancestry import Branch, Segment, overlapping, segments
+from autopilot.journal.pages import PAGE_ROWS, Page, StoredPage
+from autopilot.journal.store import STORED_PAGES
 from autopilot.schema import Event, EventKind, Row
 
-_PAGE = 5_000
-_ROW = "SELECT r.id, r.step, r.vals, b.name, r.time, r.source FROM rows r JOIN branches b"
+_PAGES_AT_ONCE = 32
 
 
 class JournalReader:
@@ -62,7 +63,8 @@ class JournalReader:
 
     @property
     def row_count(self) -> int:
-        return int(self._query("SELECT count(*) FROM rows")[0][0])
+        newest = self._query("SELECT last_row FROM pages ORDER BY first_row DESC LIMIT 1")
+        return int(newest[0][0]) if newest else 0
 
     def branches(self) -> list[Branch]:
         """All branches, in the order they were started."""
@@ -100,30 +102,25 @@ class JournalReader:
             to_step: Last step wanted, inclusive.
         """
         found: list[list[Row]] = []
-        left = -1 if last is None else last
+        left = last if last is None or last >= 0 else None
         for segment in reversed(self._segments(branch, from_step, to_step)):
             if left == 0:
                 break
-            where, values = segment_filter(segment)
-            lines = self._query(
-                f"{_ROW} ON b.id = r.branch WHERE {where} ORDER BY r.step DESC, r.id DESC LIMIT ?",
-                (*values, left),
-            )
-            found.append([_row(line) for line in reversed(lines)])
-            if left > 0:
-                left -= len(lines)
+            part = self._segment_rows(segment, left)
+            found.append(part)
+            if left is not None:
+                left -= len(part)
         return [row for part in reversed(found) for row in part]
 
     def all_rows(self, after: int = 0) -> Iterator[Row]:
         """Every row of every branch in the order they were appended, from the one after ``after``.
 
-        Reads in pages: the memory it takes does not grow with the journal.
+        Reads some pages at a time: the memory it takes does not grow with the journal.
         """
-        while lines := self._query(
-            f"{_ROW} ON b.id = r.branch WHERE r.id > ? ORDER BY r.id LIMIT ?", (after, _PAGE)
-        ):
-            after = lines[-1][0]
-            yield from (_row(line) for line in lines)
+        while pages := self._pages_after(after):
+            for stored in pages:
+                yield from self._decoded(stored).rows(stored.branch)[after + 1 - stored.first_row :]
+                after = stored.last_row
 
     def series(self, name: str, branch: str, points: int) -> list[tuple[int, float]]:
         """A metric's curve over a branch's history, in about so many points.
@@ -131,20 +128,16 @@ class JournalReader:
         Each bucket of steps shows its lowest and its highest value and, if it has one, its first
         non-finite value, so that no spike is lost.
         """
-        return series.curve(self._query, self._segments(branch, None, None), name, points)
+        history = self._segments(branch, None, None)
+        return series.curve(self._query, self._pages_between, history, name, points)
 
     def value_at(self, branch: str, metric: str, step: int) -> float | None:
         """What was recorded of a metric at a step of the branch's history, if anything."""
         for segment in reversed(self._segments(branch, step, step)):
-            where, values = segment_filter(segment)
-            lines = self._query(
-                f"SELECT r.vals FROM rows r WHERE {where} ORDER BY r.id DESC",  # noqa: S608
-                values,
-            )
-            for (text,) in lines:
-                recorded = decode_values(text)
-                if metric in recorded:
-                    return recorded[metric]
+            for stored in reversed(self._pages_reaching(segment, None)):
+                for found, value in reversed(self._decoded(stored).column(metric)):
+                    if found == step:
+                        return value
         return None
 
     def verify(self) -> None:
@@ -168,6 +161,75 @@ class JournalReader:
         narrowed = (s.narrowed(from_step, to_step) for s in segments(known, branch))
         return [segment for segment in narrowed if not segment.empty]
 
+    def _unstored(self) -> StoredPage | None:
+        """The newest rows, where this object holds some that the file does not have yet."""
+        return None
+
+    def _segment_rows(self, segment: Segment, last: int | None) -> list[Row]:
+        found: list[Row] = []
+        for stored in self._pages_reaching(segment, last):
+            rows = self._decoded(stored).rows(stored.branch)
+            if not stored.inside(segment):
+                rows = [row for row in rows if segment.holds(row.step)]
+            found += rows
+        found.sort(key=itemgetter(0))
+        return found if last is None else found[max(len(found) - last, 0) :]
+
+    def _pages_reaching(self, segment: Segment, last: int | None) -> list[StoredPage]:
+        """The pages with rows of a segment, in order; at least those with its last by step."""
+        reach, values = overlapping(segment)
+        with self._lock, store.reported(self._path, "read"):
+            found = self._unstored_of(segment)
+            for line in self._db.execute(
+                f"{STORED_PAGES} WHERE {reach} ORDER BY last_step DESC", values
+            ):
+                page = StoredPage(*line)
+                later = (p for p in found if p.first_step > page.last_step and p.inside(segment))
+                if last is not None and sum(p.rows for p in later) >= last:
+                    break
+                found.append(page)
+        return sorted(found)
+
+    def _pages_between(self, segment: Segment, first: int, last: int | None) -> list[Page]:
+        reach, values = overlapping(segment)
+        until = "" if last is None else " AND first_row <= ?"
+        rows = (first,) if last is None else (first, last)
+        with self._lock:
+            lines = self._query(
+                f"{STORED_PAGES} NOT INDEXED WHERE {reach} AND first_row >= ?{until}"
+                " ORDER BY first_row",
+                (*values, *rows),
+            )
+            found = [StoredPage(*line) for line in lines]
+            if last is None:
+                found += self._unstored_of(segment)
+        return [self._decoded(stored) for stored in found]
+
+    def _pages_after(self, row: int) -> list[StoredPage]:
+        with self._lock:
+            lines = self._query(
+                f"{STORED_PAGES} WHERE first_row > ? AND last_row > ? ORDER BY first_row LIMIT ?",
+                (row - PAGE_ROWS, row, _PAGES_AT_ONCE),
+            )
+            newest = self._unstored()
+        found = [StoredPage(*line) for line in lines]
+        if not found and newest is not None and newest.last_row > row:
+            found.append(newest)
+        return found
+
+    def _unstored_of(self, segment: Segment) -> list[StoredPage]:
+        newest = self._unstored()
+        return [newest] if newest is not None and newest.branch == segment.branch.name else []
+
+    def _decoded(self, stored: StoredPage) -> Page:
+        try:
+            return stored.page()
+        except (ValueError, TypeError) as error:
+            raise JournalError(
+                f"journal {self._path}: a row between {stored.first_row} and {stored.last_row} "
+                "was altered"
+            ) from error
+
     def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, store.reported(self._path, "read"):
             return self._db.execute(sql, values).fetchall()
@@ -185,8 +247,3 @@ class JournalReader:
 
 def read(path: str | Path) -> JournalReader:
     return JournalReader(store.open_readable(str(path)), str(path))
-
-
-def _row(line: tuple[Any, ...]) -> Row:
-    _, step, text, branch, time, source = line
-    return Row(step, decode_values(text), branch, time, source)

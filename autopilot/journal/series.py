@@ -1,13 +1,16 @@
 """Curves of any length in a bounded number of points, from summaries where there are many rows."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from autopilot.journal.ancestry import Segment, segment_filter
+from autopilot.journal.ancestry import Segment, overlapping
 from autopilot.journal.blocks import Extremes
-from autopilot.journal.encoding import decode_values, read_number
+from autopilot.journal.encoding import read_number
+from autopilot.journal.pages import Page
 
 Query = Callable[[str, Sequence[Any]], list[Any]]
+Pages = Callable[[Segment, int, int | None], Iterable[Page]]
+"""The pages of a segment that lie between two row ids, in order of rows."""
 Points = list[tuple[int, float]]
 
 _COLUMNS = (
@@ -17,10 +20,17 @@ _COLUMNS = (
 _FINE, _COARSE = 1, 2
 
 
-def curve(query: Query, history: Sequence[Segment], metric: str, points: int) -> Points:
+def curve(
+    query: Query, pages: Pages, history: Sequence[Segment], metric: str, points: int
+) -> Points:
     """The metric over the history, thinned to at most ``points`` (no fewer than 4)."""
     points = max(points, 4)
-    found = [part for segment in history for part in _segment(query, segment, metric, points)]
+    # Known before anything is read: a block that is sealed meanwhile is read from its pages.
+    sealed = query("SELECT coalesce(max(last_row), 0) FROM summaries WHERE level = 2", ())[0][0]
+    found: list[Extremes] = []
+    for segment in history:
+        found.extend(_summarized(query, pages, segment, metric, points, sealed))
+        found.extend(_raw(pages, segment, metric, sealed + 1, None))
     return thin(found, points)
 
 
@@ -51,47 +61,27 @@ def _start(part: Extremes) -> int:
     return min(step for step in steps if step is not None)
 
 
-def _segment(query: Query, segment: Segment, metric: str, points: int) -> list[Extremes]:
-    fine = _count(query, segment, metric, _FINE)
-    coarse = _count(query, segment, metric, _COARSE) >= points
+def _summarized(
+    query: Query, pages: Pages, segment: Segment, metric: str, points: int, sealed: int
+) -> Iterator[Extremes]:
+    reach, values = overlapping(segment)
+    where = f"FROM summaries WHERE level = ? AND metric = ? AND last_row <= ? AND {reach}"
+
+    def count(level: int) -> int:
+        return int(query(f"SELECT count(*) {where}", (level, metric, sealed, *values))[0][0])
+
+    coarse = count(_COARSE) >= points
+    keep_summaries = coarse or 2 * count(_FINE) >= points
     level = _COARSE if coarse else _FINE
-    keep_summaries = coarse or 2 * fine >= points
-    where, values = _reach(segment)
-    lines = query(
-        f"SELECT {_COLUMNS} FROM summaries WHERE level = ? AND branch = ? AND metric = ?{where}"  # noqa: S608
-        " ORDER BY first_row",
-        (level, segment.branch.id, metric, *values),
-    )
-    found: list[Extremes] = []
-    for line in lines:
-        first_row, last_row, first_step, last_step, count = line[:5]
-        inside = (segment.after is None or first_step > segment.after) and (
-            segment.until is None or last_step <= segment.until
-        )
-        if inside and (keep_summaries or count <= 2):
-            found.append(_read(line))
+    for line in query(
+        f"SELECT {_COLUMNS} {where} ORDER BY first_row", (level, metric, sealed, *values)
+    ):
+        first_row, last_row, first_step, last_step, rows = line[:5]
+        inside = segment.holds(first_step) and segment.holds(last_step)
+        if inside and (keep_summaries or rows <= 2):
+            yield _read(line)
         else:
-            found.extend(_raw(query, segment, metric, first_row, last_row))
-    sealed = query("SELECT coalesce(max(last_row), 0) FROM summaries WHERE level = 2", ())[0][0]
-    found.extend(_raw(query, segment, metric, sealed + 1, None))
-    return found
-
-
-def _reach(segment: Segment) -> tuple[str, list[int]]:
-    where, values = "", []
-    if segment.after is not None:
-        where += " AND last_step > ?"
-        values.append(segment.after)
-    if segment.until is not None:
-        where += " AND first_step <= ?"
-        values.append(segment.until)
-    return where, values
-
-
-def _count(query: Query, segment: Segment, metric: str, level: int) -> int:
-    where, values = _reach(segment)
-    sql = f"SELECT count(*) FROM summaries WHERE level = ? AND branch = ? AND metric = ?{where}"  # noqa: S608
-    return int(query(sql, (level, segment.branch.id, metric, *values))[0][0])
+            yield from _raw(pages, segment, metric, first_row, last_row)
 
 
 def _read(line: Sequence[Any]) -> Extremes:
@@ -105,17 +95,11 @@ def _read(line: Sequence[Any]) -> Extremes:
 
 
 def _raw(
-    query: Query, segment: Segment, metric: str, first: int, last: int | None
-) -> Iterable[Extremes]:
-    where, values = segment_filter(segment)
-    sql = f"SELECT r.step, r.vals FROM rows r NOT INDEXED WHERE {where} AND r.id >= ?"  # noqa: S608
-    values.append(first)
-    if last is not None:
-        sql += " AND r.id <= ?"
-        values.append(last)
-    for step, text in query(f"{sql} ORDER BY r.id", values):
-        recorded = decode_values(text)
-        if metric in recorded:
-            part = Extremes()
-            part.add(step, recorded[metric])
-            yield part
+    pages: Pages, segment: Segment, metric: str, first: int, last: int | None
+) -> Iterator[Extremes]:
+    for page in pages(segment, first, last):
+        for step, value in page.column(metric):
+            if segment.holds(step):
+                part = Extremes()
+                part.add(step, value)
+                yield part

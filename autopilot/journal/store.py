@@ -13,6 +13,12 @@ from autopilot.schema import SCHEMA_VERSION
 
 MEMORY = ":memory:"
 
+STORED_PAGES = (
+    "SELECT first_row, last_row, branch, (SELECT name FROM branches WHERE id = branch),"
+    " first_step, last_step, cells FROM pages"
+)
+"""The lines of the table ``pages`` as the fields of a :class:`StoredPage`."""
+
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (
@@ -23,11 +29,11 @@ CREATE INDEX events_by_kind ON events (kind);
 CREATE TABLE branches (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, parent TEXT, fork_step INTEGER
 );
-CREATE TABLE rows (
-    id INTEGER PRIMARY KEY, branch INTEGER NOT NULL, step INTEGER NOT NULL, time REAL NOT NULL,
-    source TEXT, vals TEXT NOT NULL
+CREATE TABLE pages (
+    first_row INTEGER PRIMARY KEY, last_row INTEGER NOT NULL, branch INTEGER NOT NULL,
+    first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, cells BLOB NOT NULL
 );
-CREATE INDEX rows_by_step ON rows (branch, step);
+CREATE INDEX pages_by_step ON pages (branch, last_step, first_step);
 CREATE TABLE summaries (
     level INTEGER NOT NULL, branch INTEGER NOT NULL, metric TEXT NOT NULL,
     first_row INTEGER NOT NULL, last_row INTEGER NOT NULL,
@@ -156,4 +162,9 @@ def _check_tables(db: sqlite3.Connection, path: str) -> None:
         raise JournalError(
             f"cannot open journal {path}: it is of version {version}, newer than "
             f"{SCHEMA_VERSION}, the newest that this version of Autopilot reads"
+        )
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'pages'").fetchone():
+        raise JournalError(
+            f"cannot open journal {path}: it keeps its rows in a form from before the first "
+            "release, which this version of Autopilot does not read; record the run again"
         )

@@ -6,7 +6,9 @@ from typing import Any
 
 from autopilot.errors import JournalError
 from autopilot.journal.blocks import Block
-from autopilot.journal.encoding import canonical, decode_values, event_hash, row_line
+from autopilot.journal.encoding import canonical, event_hash
+from autopilot.journal.pages import StoredPage
+from autopilot.journal.store import STORED_PAGES
 
 BRANCH_FIELDS = ("name", "parent", "fork_step")
 
@@ -50,15 +52,13 @@ def _check_branch(branches: dict[str, Any], body: dict[str, Any], seq: int) -> N
 
 def _check_block(db: sqlite3.Connection, body: dict[str, Any], first: int, seq: int) -> int:
     block = Block(first)
-    for row_id, branch, name, step, time, source, values in db.execute(
-        "SELECT r.id, r.branch, b.name, r.step, r.time, r.source, r.vals FROM rows r"
-        " LEFT JOIN branches b ON b.id = r.branch WHERE r.id BETWEEN ? AND ? ORDER BY r.id",
-        (first, body["last"]),
+    for line in db.execute(
+        f"{STORED_PAGES} WHERE first_row BETWEEN ? AND ? ORDER BY first_row", (first, body["last"])
     ):
-        line = row_line(row_id, str(name), step, time, source, values)
         try:
-            block.add(row_id, branch, step, decode_values(values), line)
-        except (ValueError, TypeError, KeyError) as error:
+            stored = StoredPage(*line)
+            block.add(stored, stored.page())
+        except (ValueError, TypeError) as error:
             raise _altered(body, seq) from error
     if body != block.seal():
         raise _altered(body, seq)

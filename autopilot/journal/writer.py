@@ -4,6 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,20 +13,13 @@ from autopilot.errors import BadInput, JournalError
 from autopilot.journal import store, verification
 from autopilot.journal.ancestry import Branch
 from autopilot.journal.blocks import BLOCK_ROWS, Block
-from autopilot.journal.encoding import (
-    canonical,
-    decode_values,
-    encodable,
-    encode_values,
-    event_hash,
-    row_line,
-)
+from autopilot.journal.encoding import canonical, encodable, event_hash
+from autopilot.journal.pages import PAGE_ROWS, Page, StoredPage, page_of
 from autopilot.journal.reader import JournalReader, read
 from autopilot.schema import MAIN, SCHEMA_VERSION, Event, EventKind, Row
 
 _SUMMARY = "INSERT INTO summaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-_RowDraft = tuple[int, str, float, str | None, str, dict[str, float]]
+_PAGE = "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class Journal(JournalReader):
@@ -43,6 +38,8 @@ class Journal(JournalReader):
         self._seq = self._row_id = 0
         self._hash = ""
         self._block = Block(1)
+        self._page: Page | None = None
+        self._page_branch = MAIN
         self._last_row = (0, MAIN, 0.0)
         self._branches: dict[str, Branch] = {}
         self._recover()
@@ -124,6 +121,10 @@ class Journal(JournalReader):
         """Hash of the newest event; kept elsewhere, it shows whether the end was cut off."""
         return self._hash
 
+    @property
+    def row_count(self) -> int:
+        return self._row_id
+
     def branches(self) -> list[Branch]:
         """All branches, in the order they were started."""
         return list(self._branches.values())
@@ -147,15 +148,12 @@ class Journal(JournalReader):
 
         The step of a row belongs to a branch that was started.
         """
-        drafts = [_draft_row(row) for row in rows]
         with self._lock:
             self._check_open()
-            for row in rows:
-                if row.branch not in self._branches:
-                    raise BadInput(f"row of step {row.step}: no branch {row.branch!r} started")
+            pages = [(branch, _checked(part)) for branch, part in self._parts(rows)]
             try:
-                self._begin()
-                self._add_rows(drafts)
+                for branch, page in pages:
+                    self._add_page(branch, page)
             except sqlite3.Error as error:
                 raise self._undone(error) from error
 
@@ -204,6 +202,7 @@ class Journal(JournalReader):
             self._check_open()
             try:
                 self._begin()
+                self._store_page()
                 yield
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
@@ -234,7 +233,8 @@ class Journal(JournalReader):
     ) -> tuple[Event, str]:
         try:
             text = canonical(body)
-            fields = (self._seq + 1, float(time), int(step), encodable(branch), str(kind))
+            at = float(time) + 0.0  # SQLite keeps no minus zero, and what is kept is hashed
+            fields = (self._seq + 1, at, int(step), encodable(branch), str(kind))
             fields_and_actor = (*fields, encodable(actor))
             digest = event_hash(self._hash, fields_and_actor, text)
         except (TypeError, ValueError) as error:
@@ -250,24 +250,49 @@ class Journal(JournalReader):
         self._seq, self._hash = event.seq, event.hash
         return event
 
-    def _add_rows(self, drafts: Sequence[_RowDraft]) -> None:
-        lines: list[tuple[Any, ...]] = []
-        for step, branch, time, source, text, values in drafts:
-            row_id, branch_id = self._row_id + 1, self._branches[branch].id
-            line = row_line(row_id, branch, step, time, source, text)
-            self._block.add(row_id, branch_id, step, values, line)
-            self._row_id, self._last_row = row_id, (step, branch, time)
-            lines.append((row_id, branch_id, step, time, source, text))
-            if len(self._block) >= BLOCK_ROWS:
-                self._store(lines)
-                self._seal()
-                self._db.execute("COMMIT")
-                self._begin()
-                lines = []
-        self._store(lines)
+    def _parts(self, rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
+        """The rows cut where a page has to end: at another branch, at the end of a block."""
+        in_block = self._row_id + 1 - self._block.first_row
+        for branch, run in groupby(rows, itemgetter(2)):
+            part = list(run)
+            if branch not in self._branches:
+                raise BadInput(f"row of step {part[0].step}: no branch {branch!r} started")
+            while part:
+                room = min(PAGE_ROWS, BLOCK_ROWS - in_block % BLOCK_ROWS)
+                yield branch, part[:room]
+                in_block += len(part[:room])
+                part = part[room:]
 
-    def _store(self, lines: list[tuple[Any, ...]]) -> None:
-        self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", lines)
+    def _add_page(self, branch: str, page: Page) -> None:
+        """Takes in rows that are one page at most, and a block at most with those before."""
+        if self._page is not None and (
+            branch != self._page_branch or len(self._page) + len(page) > PAGE_ROWS
+        ):
+            self._begin()
+            self._store_page()
+        self._row_id += len(page)
+        if self._page is None:
+            self._page, self._page_branch = page, branch
+        else:
+            self._page.extend(page)
+        if self._row_id + 1 - self._block.first_row >= BLOCK_ROWS:
+            with self._writing():
+                self._seal()
+
+    def _store_page(self) -> None:
+        stored, page = self._unstored(), self._page
+        if stored is None or page is None:
+            return
+        self._db.execute(_PAGE, (*stored[:3], *stored[4:]))
+        self._page = None
+        self._last_row = (page.steps[-1], stored.branch, page.times[-1])
+        self._block.add(stored, page)
+
+    def _unstored(self) -> StoredPage | None:
+        if self._page is None:
+            return None
+        branch = self._branches[self._page_branch]
+        return StoredPage.of(self._page, self._block.last_row + 1, branch.id, branch.name)
 
     def _seal(self) -> None:
         if not len(self._block):
@@ -302,23 +327,25 @@ class Journal(JournalReader):
         self._row_id = json.loads(sealed[0])["last"] if sealed else 0
         self._last_row = (0, MAIN, 0.0)
         self._block = Block(self._row_id + 1)
-        for row_id, branch, name, step, time, source, text in self._db.execute(
-            "SELECT r.id, r.branch, b.name, r.step, r.time, r.source, r.vals FROM rows r"
-            " JOIN branches b ON b.id = r.branch WHERE r.id > ? ORDER BY r.id",
-            (self._row_id,),
+        self._page = None
+        for line in self._db.execute(
+            f"{store.STORED_PAGES} WHERE first_row > ? ORDER BY first_row", (self._row_id,)
         ):
-            line = row_line(row_id, name, step, time, source, text)
-            self._block.add(row_id, branch, step, decode_values(text), line)
-            self._row_id, self._last_row = row_id, (step, name, time)
+            stored = StoredPage(*line)
+            page = stored.page()
+            self._row_id = stored.last_row
+            self._last_row = (page.steps[-1], stored.branch, page.times[-1])
+            self._block.add(stored, page)
 
 
-def _draft_row(row: Row) -> _RowDraft:
+def _checked(rows: Sequence[Row]) -> Page:
     try:
-        text, values = encode_values(row.values)
-        source = None if row.source is None else encodable(row.source)
-        return int(row.step), row.branch, float(row.time), source, text, values
+        return page_of(rows)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"cannot journal the row of step {row.step}: {error}") from error
+        if len(rows) > 1:
+            for row in rows:
+                _checked([row])
+        raise BadInput(f"cannot journal the row of step {rows[0].step}: {error}") from error
 
 
 def _found(db: sqlite3.Connection, run_id: str, name: str, continues: Journal | None) -> None:
