@@ -135,7 +135,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
             made.append_rows([Row(1, {"loss": 1.0})])
     for name, change in (
         ("newer", "UPDATE meta SET value = '99' WHERE key = 'schema_version'"),
-        ("altered", "UPDATE rows SET vals = 'nothing'"),
+        ("altered", "UPDATE pages SET cells = x'00'"),
     ):
         with sqlite3.connect(folder / name / "journal.sqlite") as db:
             db.execute(change)
@@ -152,7 +152,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("{0}/empty", "{0}/empty"),
         ("{0}/text", "{0}/text"),
         ("{0}/newer", "of version 99, newer than"),
-        ("{0}/altered", "a row was altered"),
+        ("{0}/altered", "was altered"),
         ("{0}/altered --agent gpt", "no such agent; known: rules, observe"),
         ("{0}/altered --agent nowhere:make", "No module named 'nowhere'"),
         ("{0}/altered --agent broken:none", "has no attribute 'none'"),
