@@ -7,16 +7,16 @@ from autopilot.schema import Evidence, Finding, Row
 from autopilot.schema.metrics import GRAD_NORM, LOSS
 
 RAISED = 3.0
-AGREES = 2.0
+_TWO_OF_FIVE = tuple(bits.bit_count() >= 2 for bits in range(32))
 _THREE_OF_FIVE = tuple(bits.bit_count() >= 3 for bits in range(32))
 
 
 class GradAlarm(BaseDetector):
-    """Report a gradient norm whose median of five z passes 3 in a row where the loss's passes 2.
+    """Report a gradient norm whose median of five z passes 3 while the loss agrees.
 
-    Alone, gradient norms cry wolf: on 18,860 healthy steps the median of five fired five times,
-    with the loss's agreement in three short episodes. With it, a bit flip that the loss hardly
-    showed was found within three rows.
+    The loss agrees where its own z passes 3 in this row and in another of the last five. Alone,
+    gradient norms cry wolf: on 18,860 healthy steps the median of five fired five times, and with
+    the loss above 2 in one row still in three short episodes.
 
     Compare ZClip, arXiv 2504.02507, which limits on the same statistic and alarms nobody.
 
@@ -29,10 +29,10 @@ class GradAlarm(BaseDetector):
     [('grad_spike', 53)]
     """
 
-    __slots__ = ("_bits", "_first_step", "_first_value", "_latch", "grad", "loss")
+    __slots__ = ("_agrees", "_bits", "_first_step", "_first_value", "_latch", "grad", "loss")
     name = "grad_alarm"
     metrics: tuple[str, ...] = (GRAD_NORM,)
-    _kept = ("loss", "grad", "_bits", "_first_step", "_first_value", "_latch")
+    _kept = ("loss", "grad", "_agrees", "_bits", "_first_step", "_first_value", "_latch")
 
     def __init__(self, loss: Trend | None = None, grad: Trend | None = None) -> None:
         self.loss = loss or Trend(LOSS)
@@ -43,6 +43,7 @@ class GradAlarm(BaseDetector):
         self.loss.reset()
         self.grad.reset()
         self._bits = 0
+        self._agrees = 0
         self._first_step = 0
         self._first_value = 0.0
         self._latch = Latch(calm=5)
@@ -58,8 +59,10 @@ class GradAlarm(BaseDetector):
         if not bits:
             self._first_step = row.step
             self._first_value = row.values[GRAD_NORM]
+            self._agrees = 0
         self._bits = bits = ((bits << 1) | (z > RAISED)) & 31
-        sick = _THREE_OF_FIVE[bits] and loss_z > AGREES
+        self._agrees = agrees = ((self._agrees << 1) | (loss_z > RAISED)) & 31
+        sick = _THREE_OF_FIVE[bits] and loss_z > RAISED and _TWO_OF_FIVE[agrees]
         if not self._latch.step(sick):
             return None
         norm = row.values[GRAD_NORM]
