@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from autopilot import __version__
-from autopilot.cli import act, demo, fly, look, policies
+from autopilot.cli import act, demo, evaluate, fly, look, policies, recordings, replay
 from autopilot.errors import AutopilotError, Unreachable
 
 app = typer.Typer(
@@ -45,6 +45,9 @@ demo.register(app)
 fly.register(app)
 look.register(app)
 act.register(app)
+replay.register(app)
+recordings.register(app)
+evaluate.register(app)
 app.add_typer(policies.app, name="policy")
 
 

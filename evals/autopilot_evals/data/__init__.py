@@ -1,0 +1,1 @@
+"""Reviewed data that is shipped: what experts would accept, with reasons."""

@@ -1,0 +1,1 @@
+"""How what detectors and agents did is held against what happened."""

@@ -1,0 +1,1 @@
+"""What can be evaluated: one module a suite, each from its inputs to a report."""

@@ -1,0 +1,242 @@
+"""How an agent decides where people who ran large trainings had to.
+
+``data/decisions.json`` is a reviewed file: for each decision what a window of the run would have
+shown, and which answers experts would accept, call neutral or call harmful, with the reason. The
+decisions themselves stay where they were published; a corpus with a ``decisions.jsonl`` says which
+of them to ask about, by their numbers.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from autopilot.errors import BadInput
+from autopilot.ports import Agent
+from autopilot.schema import Evidence, NoProposal, Proposal, Window
+from autopilot_evals.baselines.agents import (
+    ActsAtRandom,
+    AlwaysAsk,
+    AlwaysGoBack,
+    AlwaysHalve,
+    NeverAct,
+)
+from autopilot_evals.scoring.decisions import (
+    Decided,
+    DecisionLine,
+    Sets,
+    answer_of,
+    canonical,
+    decision_line,
+)
+from autopilot_evals.suites.symptoms import Symptom, window_of
+
+FILE = "decisions.jsonl"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision under review.
+
+    Attributes:
+        number: Its number in the published collection.
+        run: The training in which it came up.
+        what: What was the matter, in our words.
+        symptom: What a window would have shown; None where no figure of the run shows anything.
+        expert: What was done then, and ``worked`` whether that helped.
+        reason: Why the sets are what they are.
+    """
+
+    number: int
+    run: str
+    what: str
+    symptom: Symptom | None
+    sets: Sets
+    expert: str
+    worked: str
+    reason: str
+
+    def window(self) -> Window:
+        """What an agent would have been shown."""
+        return window_of(self.symptom)
+
+
+@dataclass(frozen=True)
+class DecisionReport:
+    """The table of a decisions suite, and every answer.
+
+    Attributes:
+        lines: One for each agent, those under test first.
+        answers: By the name of the agent under test.
+        unreviewed: Numbers of the collection that nobody has reviewed.
+    """
+
+    lines: tuple[DecisionLine, ...]
+    answers: dict[str, tuple[tuple[Decision, Decided], ...]]
+    unreviewed: tuple[int, ...]
+
+
+def reviewed() -> tuple[Decision, ...]:
+    """All reviewed decisions, in the order of the collection."""
+    text = files("autopilot_evals.data").joinpath("decisions.json").read_text(encoding="utf-8")
+    given = json.loads(text)
+    return tuple(_decision(one, given["sets"][one["set"]]) for one in given["decisions"])
+
+
+def _decision(given: dict[str, object], sets: dict[str, object]) -> Decision:
+    also = _answers(given.get("also_acceptable", []))
+    seen = given.get("seen")
+    return Decision(
+        number=int(str(given["id"])),
+        run=str(given["run"]),
+        what=str(given["what"]),
+        symptom=Symptom.model_validate(seen) if seen is not None else None,
+        sets=Sets(
+            acceptable=_answers(sets["acceptable"]) | also,
+            neutral=_answers(sets["neutral"]) - also,
+            harmful=_answers(sets["harmful"]) - also,
+        ),
+        expert=str(given["expert"]),
+        worked=str(given["worked"]),
+        reason=str(sets["reason"]),
+    )
+
+
+def _answers(given: object) -> frozenset[str]:
+    assert isinstance(given, list), "a reviewed set is a list of answers"
+    return frozenset(canonical(set(str(answer).split("+"))) for answer in given)
+
+
+def chosen(corpus: Path | None) -> tuple[tuple[Decision, ...], tuple[int, ...]]:
+    """The reviewed decisions that a corpus asks about, and its numbers that were not reviewed.
+
+    Raises:
+        BadInput: The corpus holds no ``decisions.jsonl``, or a line of it has no number.
+    """
+    known = reviewed()
+    if corpus is None:
+        return known, ()
+    path = corpus if corpus.is_file() else corpus / FILE
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; --corpus names a folder that holds {FILE}")
+    numbers = [
+        _number(path, at, line)
+        for at, line in enumerate(path.read_bytes().splitlines(), 1)
+        if line.strip()
+    ]
+    by_number = {decision.number: decision for decision in known}
+    asked = tuple(by_number[number] for number in numbers if number in by_number)
+    return asked, tuple(number for number in numbers if number not in by_number)
+
+
+def _number(path: Path, at: int, line: bytes) -> int:
+    try:
+        return int(json.loads(line)["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}, line {at}: not a decision with a numeric 'id'") from error
+
+
+def decide(agent: Agent, decisions: Sequence[Decision]) -> tuple[Decided, ...]:
+    """Ask an agent about every decision."""
+    return tuple(_decided(agent, decision) for decision in decisions)
+
+
+def _decided(agent: Agent, decision: Decision) -> Decided:
+    window = decision.window()
+    answer = agent.propose(window)
+    word = answer_of(answer)
+    return Decided(
+        decision=decision.number,
+        cluster=decision.run,
+        answer=word,
+        grade=decision.sets.grade(word),
+        called_for_action=decision.sets.calls_for_action,
+        seen=decision.symptom is not None,
+        invented=_invented(answer, window),
+    )
+
+
+def _invented(answer: Proposal | NoProposal, window: Window) -> int:
+    """Figures cited that no finding and no single row of the window holds."""
+    if isinstance(answer, NoProposal):
+        return 0
+    found = {cited for finding in window.findings for cited in finding.evidence}
+    found |= {
+        Evidence(metric=name, step=row.last_step, value=value)
+        for row in window.table
+        if row.first_step == row.last_step
+        for name, value in row.values.items()
+    }
+    return sum(repr(cited) not in {repr(one) for one in found} for cited in answer.evidence)
+
+
+def report(
+    agents: Sequence[Agent],
+    decisions: Sequence[Decision],
+    *,
+    seeds: int,
+    unreviewed: Sequence[int] = (),
+) -> DecisionReport:
+    """Ask the agents under test, and those that follow a habit.
+
+    Args:
+        agents: Those under test.
+        decisions: What they are asked about.
+        seeds: Times that the agent that acts at random is asked.
+        unreviewed: Numbers of the collection without a review, for the report.
+    """
+    answers = {agent.name: decide(agent, decisions) for agent in agents}
+    lines = [decision_line(name, decided) for name, decided in answers.items()]
+    habits: tuple[Agent, ...] = (NeverAct(), AlwaysAsk(), AlwaysGoBack(), AlwaysHalve())
+    lines += [decision_line(habit.name, decide(habit, decisions)) for habit in habits]
+    drawn = [one for seed in range(seeds) for one in decide(ActsAtRandom(seed), decisions)]
+    lines.append(decision_line(ActsAtRandom.name, drawn))
+    return DecisionReport(
+        lines=tuple(lines),
+        answers={
+            name: tuple(zip(decisions, decided, strict=True)) for name, decided in answers.items()
+        },
+        unreviewed=tuple(unreviewed),
+    )
+
+
+def write_answers(path: Path, found: DecisionReport) -> None:
+    """Write every answer of the agents under test as a JSON line.
+
+    Raises:
+        BadInput: The file cannot be written.
+    """
+    lines = [
+        {"suite": "decisions", "agent": name, "run": decision.run, **asdict(one)}
+        for name, pairs in found.answers.items()
+        for decision, one in pairs
+    ]
+    try:
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--out {path}: cannot be written: {error.strerror}") from error
+
+
+def as_json(found: DecisionReport) -> dict[str, object]:
+    """The report as plain values."""
+    return {
+        "suite": "decisions",
+        "lines": [asdict(line) for line in found.lines],
+        "answers": {
+            name: [
+                {
+                    "id": decision.number,
+                    "run": decision.run,
+                    "what": decision.what,
+                    "answer": one.answer,
+                    "grade": one.grade,
+                    "expert": decision.expert,
+                    "expert_worked": decision.worked,
+                }
+                for decision, one in pairs
+            ]
+            for name, pairs in found.answers.items()
+        },
+        "unreviewed": found.unreviewed,
+    }
