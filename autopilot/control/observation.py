@@ -12,6 +12,7 @@ from autopilot.triage import Triage
 _RECENT_ROWS = 2048
 _FINDINGS_KEPT = 2000
 _TROUBLED_ROWS = 50
+_ALERT = 3.0
 
 
 @dataclass
@@ -68,6 +69,11 @@ class Observation:
         return self.executed - self._found_at < _TROUBLED_ROWS or any(
             episode.status != "closed" for episode in list(self.episodes.values())[-3:]
         )
+
+    def alert_above(self) -> float:
+        """The loss at which the next row would stand out; infinite while no course is learned."""
+        trend = self._bank.loss
+        return trend.at(_ALERT) if trend.ready else math.inf
 
     def intervened(self) -> list[Episode]:
         """An intervention changed the run: baselines from before it no longer hold.

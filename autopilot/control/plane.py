@@ -6,6 +6,7 @@ hands back receipts. A control thread calls :meth:`ControlPlane.tick`. Clients c
 API. Every public method is thread-safe. In replay the same object is ticked by the recording.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class ControlPlane:
     Attributes:
         observe: Hand in a row; costs the caller an append and never blocks.
         queue: Allowed proposals that wait for a boundary; empty means there is nothing to take.
+        alert_above: A loss above it should be read without delay.
     """
 
     observe: Callable[[Row], None]
@@ -76,6 +78,7 @@ class ControlPlane:
         self._changed = Condition(self._lock)
         self._rows: deque[Row] = deque(maxlen=_ROW_BACKLOG)
         self.observe = self._rows.append
+        self.alert_above = math.inf
         self._core = Core(
             policy=policy,
             clock=clock,
@@ -204,6 +207,7 @@ class ControlPlane:
         self._core.recorder.rows(rows)
         for row in rows:
             self._read(row)
+        self.alert_above = self._core.observation.alert_above()
 
     def _read(self, row: Row) -> None:
         core = self._core

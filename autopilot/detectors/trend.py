@@ -107,6 +107,11 @@ class Trend(Stateful):
         """What the last row was expected to read, in the metric's own unit."""
         return self._predicted if self.linear else exp(min(self._predicted, 700.0))
 
+    def at(self, z: float) -> float:
+        """The value whose z-score as the next row's would be that, in the metric's own unit."""
+        value = self._level + self._slope + z * self.scale
+        return value if self.linear else exp(min(value, 700.0))
+
     @property
     def excess(self) -> float:
         """How far the last value lies above what was expected, as a log ratio or near it."""

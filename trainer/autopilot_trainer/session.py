@@ -159,6 +159,7 @@ class Session:
             plane.fault(fault)
         self._serve(plane)
         self._thread = ControlThread(plane)
+        self._wake = self._thread.wake
         self._thread.start()
         self._meter.restart()
         return self
@@ -249,15 +250,17 @@ class Session:
         training.executed += 1
         hooks = training.hooks
         row = hooks.take()
-        row[known.LOSS] = _number(loss)
+        row[known.LOSS] = value = _number(loss)
         row[known.LR] = hooks.learning_rate.in_force[0]
         if self._telemetry:
             self._meter.into(row, tokens)
         if metrics is not None:
             values.update(metrics)
-        for name, value in values.items():
-            row[name] = _number(value)
+        for name, given in values.items():
+            row[name] = _number(given)
         self._observe(_row((training.step, row, training.branch, time.time(), source)))
+        if not value < training.plane.alert_above:  # NaN is never below
+            self._wake()
         if self._boundary.outstanding:
             self._boundary.read_back()
         if self._own_boundary:
