@@ -13,7 +13,7 @@ from autopilot_trainer.training import Training
 
 log = logging.getLogger("autopilot.trainer")
 
-_SNAPSHOT_SHARE = 0.0025
+_SNAPSHOT_SHARE = 0.0015
 """Share of the step time that snapshots may cost."""
 _LEAST_EVERY, _MOST_EVERY = 10, 500
 _PATIENCE = 1000

@@ -78,7 +78,7 @@ class Session:
             default policy.
         telemetry: Measure gradients and updates, and let reflexes act on them.
         snapshot_every: Steps between snapshots in memory; None finds an interval that costs no
-            more than a quarter of a percent, 0 switches them off.
+            more than 0.15 % of the time, 0 switches them off.
         snapshot_bytes: Bound on all snapshots together; by default 4 GiB, or a quarter of the
             host's memory where that is less.
         port: Of the control API on 127.0.0.1; by default ``AUTOPILOT_PORT``, or any free one.

@@ -191,7 +191,8 @@ def _copied(value: Any) -> Any:
     if value is None or type(value) in _IMMUTABLE:
         return value
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        own = value.detach()
+        return own.clone() if own.device.type == "cpu" else own.to("cpu")
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     return copy.deepcopy(value)
