@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from autopilot_evals.suites.detection import DetectionReport
 
 
+DRAWS = 20
+"""Times that a rule by chance is drawn, unless told otherwise."""
+SEEDS = 5
+"""Times that a scenario is trained, unless told otherwise."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(name="eval")(evaluate)
@@ -29,8 +35,9 @@ class _Asked:
     """What the command line asks of a suite."""
 
     corpus: Path | None
+    scenarios: tuple[str, ...]
     agents: tuple[str, ...]
-    seeds: int
+    seeds: int | None
     jobs: int
     out: Path | None
     json: bool
@@ -38,7 +45,10 @@ class _Asked:
 
 def evaluate(
     suite: Annotated[
-        str, typer.Argument(metavar="SUITE", help="detection or decisions.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SUITE", help="detection, decisions or sandbox.", show_default=False
+        ),
     ],
     corpus: Annotated[
         Path | None,
@@ -48,9 +58,18 @@ def evaluate(
         list[str] | None,
         typer.Option("--agent", help="Whose decisions to score; repeat it to compare."),
     ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option("--scenario", help="Of the sandbox, instead of all; repeat it for more."),
+    ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Times that rules by chance are drawn.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Times that rules by chance are drawn (20), or a scenario is trained (5).",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Processes; by default one a core.")
     ] = None,
@@ -67,11 +86,14 @@ def evaluate(
     autopilot eval detection --corpus recordings
 
     autopilot eval decisions --corpus recordings --agent rules --agent observe
+
+    autopilot eval sandbox --agent rules --seeds 5 --out sandbox.jsonl
     """
     if suite not in SUITES:
         raise BadInput(f"{suite}: no such suite; known: {', '.join(SUITES)}")
     agents = tuple(dict.fromkeys(agent or ("rules",)))
-    SUITES[suite](_Asked(corpus, agents, seeds, jobs or os.cpu_count() or 1, out, json))
+    cores = os.cpu_count() or 1
+    SUITES[suite](_Asked(corpus, tuple(scenario or ()), agents, seeds, jobs or cores, out, json))
 
 
 def _detection(asked: _Asked) -> None:
@@ -83,7 +105,7 @@ def _detection(asked: _Asked) -> None:
         raise BadInput("--corpus: name a folder of labelled recordings to detect in")
     runs = read_corpus(asked.corpus)
     read = list(detection.read_all(runs, Results(asked.out), asked.jobs))
-    found = detection.report(runs, read, seeds=asked.seeds)
+    found = detection.report(runs, read, seeds=asked.seeds or DRAWS)
     if asked.json:
         print_json(detection.as_json(found))
     else:
@@ -138,7 +160,7 @@ def _decisions(asked: _Asked) -> None:
     chosen, unreviewed = decisions.chosen(asked.corpus)
     if not chosen:
         raise BadInput(f"{asked.corpus}: none of its decisions was reviewed")
-    found = decisions.report(agents, chosen, seeds=asked.seeds, unreviewed=unreviewed)
+    found = decisions.report(agents, chosen, seeds=asked.seeds or DRAWS, unreviewed=unreviewed)
     if asked.out is not None:
         decisions.write_answers(asked.out, found)
     if asked.json:
@@ -173,9 +195,26 @@ def _show_decisions(found: "DecisionReport") -> None:
         console.print(f"{len(found.unreviewed)} decisions of the corpus are not reviewed")
 
 
+def _sandbox(asked: _Asked) -> None:
+    from autopilot.cli.sandbox import evaluate_sandbox
+
+    evaluate_sandbox(
+        asked.scenarios,
+        asked.agents,
+        seeds=asked.seeds or SEEDS,
+        jobs=asked.jobs,
+        out=asked.out,
+        json=asked.json,
+    )
+
+
 def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
-SUITES: dict[str, Callable[[_Asked], None]] = {"detection": _detection, "decisions": _decisions}
+SUITES: dict[str, Callable[[_Asked], None]] = {
+    "detection": _detection,
+    "decisions": _decisions,
+    "sandbox": _sandbox,
+}
 """What can be evaluated, by the name a user types."""

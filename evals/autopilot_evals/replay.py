@@ -330,7 +330,8 @@ def _remarks(report: ReplayReport, playback: Playback) -> list[str]:
 
 def _found_live(events: Sequence[Event]) -> list[tuple[object, ...]] | None:
     """What the recorded run's own detectors found; None where they never ran."""
-    if not any(event.kind == "run_started" for event in events):
+    begun = [event for event in events if event.kind == "run_started"]
+    if not begun or any("imported_from" in event.body for event in begun):
         return None
     return [
         _gist(Finding.model_validate(event.body["finding"]))

@@ -2,48 +2,20 @@
 
 import csv
 import json
-import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autopilot.detectors import DetectorBank
-from autopilot.schema import Episode, Row
+from autopilot.schema import Episode
 from autopilot.triage import Triage
+from autopilot_evals.importers import open_recording
 
 FOLDER = os.environ.get("AUTOPILOT_RECORDINGS")
 pytestmark = pytest.mark.skipif(
     not FOLDER, reason="AUTOPILOT_RECORDINGS does not name a folder of recorded runs"
 )
-
-NAMES = {
-    "loss": "loss", "train_loss": "loss", "lm loss": "loss", "lm_loss": "loss",
-    "train_loss_step": "loss", "grad_norm": "grad_norm", "norm": "grad_norm",
-    "lr": "lr", "learning_rate": "lr", "val_loss": "val_loss", "eval_loss": "val_loss",
-    "validation/loss": "val_loss", "validation/ctc_loss": "val_loss",
-    "ep_rew_mean": "val_accuracy", "validation/accuracy": "val_accuracy",
-    "ms": "step_time", "time": "step_time", "iteration-time": "step_time",
-    "time_s": "step_time", "elapsed_time_per_iteration": "step_time",
-    "data": "data_wait", "loss_scale": "loss_scale",
-}  # fmt: skip
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def recording(name: str) -> Iterator[Row]:
-    assert FOLDER is not None
-    with (Path(FOLDER) / name).open() as lines:
-        for line in lines:
-            fields = json.loads(line)
-            values: dict[str, float] = {}
-            for key, given in fields.items():
-                value = NON_FINITE.get(given, given) if isinstance(given, str) else given
-                if key in NAMES and isinstance(value, int | float):
-                    values.setdefault(NAMES[key], float(value))
-            if values:
-                yield Row(int(fields["step"]), values)
-
 
 def labels() -> list[dict[str, str]]:
     assert FOLDER is not None
@@ -55,7 +27,8 @@ def episodes(name: str) -> tuple[int, list[Episode]]:
     bank = DetectorBank()
     triage = Triage(bank.loss, bank.grad)
     rows, told = 0, []
-    for row in recording(name):
+    assert FOLDER is not None
+    for row in open_recording(Path(FOLDER) / name).rows():
         rows += 1
         told += triage.update(row, bank.update(row))
     return rows, told

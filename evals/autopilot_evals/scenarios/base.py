@@ -1,19 +1,31 @@
 """What a training scenario is made of."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from autopilot.schema import FindingKind
+from autopilot.schema import FindingKind, Intervention
 
 Arm = Literal["sick", "reference"]
 """The training with its fault, or the same training tuned or free of the fault."""
 
 Family = Literal["damaged", "misdriven", "benign"]
+
+Split = Literal["development", "held_out"]
+"""Whether remedies may be tuned on a scenario, or only measured."""
+
+Schedule = Callable[[int], float]
+"""The learning rate of a step."""
+
+START = "start"
+"""In a move's rollback: the state before the first step."""
+BEFORE = "before"
+"""In a move's rollback: the newest state from before the fault, or where there is none from well
+before the decision."""
 
 
 class Batch(NamedTuple):
@@ -34,6 +46,17 @@ class Knob:
     maximum: float
     get: Callable[[], float]
     set: Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One way to act at the decision step.
+
+    A rollback in it names :data:`START` or :data:`BEFORE` instead of a checkpoint.
+    """
+
+    name: str
+    interventions: tuple[Intervention, ...]
 
 
 def no_fault(step: int) -> None:
@@ -62,9 +85,11 @@ class Setup:
     less again after going back.
 
     Attributes:
+        schedule: The learning rate as the loop's own scheduler has it.
         batches: A pure function of (seed, cursor), so that going back, skipping and replaying are
             exact. Longer than ``steps``, to leave room for skipping.
-        evaluate: Loss on fixed held-out tokens; draws no random numbers.
+        evaluate: Loss on fixed held-out tokens, as the loop has it; draws no random numbers.
+        final: The same without any fault, where the evaluation itself has one.
         lr_plan: The declared learning rate of each step, where the user declared one.
         before_step: What the loop does first in a step, given its number: here sits a fault of
             the loop itself.
@@ -81,6 +106,7 @@ class Setup:
     model: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler
+    schedule: Schedule
     batches: Sequence[Batch]
     loss: Callable[[Batch], Tensor]
     evaluate: Callable[[], float]
@@ -92,7 +118,8 @@ class Setup:
     lr_plan: Callable[[int], float] | None = None
     before_step: Callable[[int], None] = no_fault
     metrics: Callable[[], dict[str, float]] = no_metrics
-    knobs: tuple[Knob, ...] = field(default=())
+    knobs: tuple[Knob, ...] = ()
+    final: Callable[[], float] | None = None
     fault_step: int | None = None
 
 
@@ -107,10 +134,16 @@ class Scenario:
     """A training with one known fault, or with none.
 
     Attributes:
-        cause: The finding that names the fault; None where nothing is wrong.
+        cause: The finding that names the fault; None where nothing is wrong, or where the
+            vocabulary has no name for what is.
         steps: Optimizer steps that every arm may execute, steps repeated after going back
             included.
         smoke_steps: The same, for a quick check that still shows a rescue.
+        delay: Steps after the fault's onset, or the start where there is none, at which forks act.
+        moves: What is worth trying there, besides doing nothing.
+        acceptable: Answers that treat what is the matter, in the words of
+            :func:`autopilot_evals.scoring.decisions.answer_of`.
+        harmful: Answers that cost more than doing nothing.
     """
 
     name: str
@@ -119,5 +152,10 @@ class Scenario:
     cause: FindingKind | None
     summary: str
     build: Build
+    moves: tuple[Move, ...]
+    acceptable: tuple[str, ...]
+    harmful: tuple[str, ...]
+    delay: int
+    split: Split = "development"
     steps: int = 500
     smoke_steps: int = 250

@@ -1,16 +1,11 @@
-"""Data that is bad, blips, shifts as planned, or is simply fine.
-
-A burst sets off the loss alarm (median of five z above 3) two steps after its onset, and its
-gradient norm with it; two spoilt batches set off only the single-point rule.
-"""
+"""Streams of batches that are spoilt, mixed or changed over."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from autopilot_evals.scenarios.base import Arm, Batch, Scenario, Setup
+from autopilot_evals.scenarios.base import Batch
 from autopilot_evals.scenarios.text import TextBatches, corpus, generator
-from autopilot_evals.scenarios.training import draw, room, train, warmup_cosine
 
 
 class Spoilt(Sequence[Batch]):
@@ -86,66 +81,3 @@ class Shift(Sequence[Batch]):
 
     def __getitem__(self, cursor: int) -> Batch:  # type: ignore[override]
         return (self.before if cursor < self.at else self.after)[cursor]
-
-
-def bad_data(seed: int, arm: Arm, steps: int) -> Setup:
-    start = int(steps * draw(seed, "bad-data", 0.5, 0.65))
-    span = range(start, start + int(draw(seed, "bad-data length", 40, 80)))
-    batches: Sequence[Batch] = TextBatches(seed, room(steps))
-    if arm == "sick":
-        batches = Spoilt(batches, span, repeated(seed))
-    return train(seed, steps, warmup_cosine(steps), batches=batches, fault_step=start)
-
-
-def blip(seed: int, arm: Arm, steps: int) -> Setup:
-    start = int(steps * draw(seed, "benign-blip", 0.3, 0.7))
-    batches = Spoilt(TextBatches(seed, room(steps)), range(start, start + 2), garbage(seed))
-    return train(seed, steps, warmup_cosine(steps), batches=batches)
-
-
-def domain_shift(seed: int, arm: Arm, steps: int) -> Setup:
-    at = int(steps * draw(seed, "domain-shift", 0.3, 0.5))
-    full = TextBatches(seed, room(steps), source="full")
-    batches = Shift(MostlyPlain(seed, room(steps)), full, at)
-    return train(seed, steps, warmup_cosine(steps), batches=batches)
-
-
-def healthy(seed: int, arm: Arm, steps: int) -> Setup:
-    return train(seed, steps, warmup_cosine(steps))
-
-
-BAD_DATA = Scenario(
-    name="bad-data",
-    title="A burst of repeated-token batches",
-    family="damaged",
-    cause="loss_spike",
-    summary="For 40 to 80 batches every sequence is one symbol, over and over. Going back without "
-    "leaving them out runs into them again.",
-    build=bad_data,
-)
-HEALTHY = Scenario(
-    name="healthy",
-    title="Nothing wrong",
-    family="benign",
-    cause=None,
-    summary="Warm-up and a cosine schedule at tuned values. There is nothing to do.",
-    build=healthy,
-)
-BENIGN_BLIP = Scenario(
-    name="benign-blip",
-    title="Two spoilt batches",
-    family="benign",
-    cause=None,
-    summary="Half of two batches is noise. The loss jumps for two steps and recovers by itself; "
-    "every action costs more than the blip.",
-    build=blip,
-)
-DOMAIN_SHIFT = Scenario(
-    name="domain-shift",
-    title="A planned change of data",
-    family="benign",
-    cause=None,
-    summary="Mostly plain text, then the full text. The loss rises with the change of source, "
-    "while the held-out loss goes on falling.",
-    build=domain_shift,
-)

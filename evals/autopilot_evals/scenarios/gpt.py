@@ -10,11 +10,16 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Attention and a two-layer network, each added to the residual stream."""
+    """Attention and a two-layer network, each added to the residual stream.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        post_norm: Normalise after each addition, as the first transformers did, instead of before
+            each part.
+    """
+
+    def __init__(self, width: int, heads: int, *, post_norm: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.post_norm = heads, post_norm
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.merge = nn.Linear(width, width, bias=False)
@@ -22,14 +27,25 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.post_norm:
+            x = self.norm_attention(x + self._attend(x))
+            out: Tensor = self.norm_mlp(x + self._expand(x))
+            return out
+        x = x + self._attend(self.norm_attention(x))
+        return x + self._expand(self.norm_mlp(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         q, k, v = (
             part.view(batch, length, self.heads, -1).transpose(1, 2)
-            for part in self.qkv(self.norm_attention(x)).split(width, dim=2)
+            for part in self.qkv(x).split(width, dim=2)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.merge(mixed.transpose(1, 2).reshape(batch, length, width))
-        out: Tensor = x + self.contract(F.gelu(self.expand(self.norm_mlp(x))))
+        out: Tensor = self.merge(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out
+
+    def _expand(self, x: Tensor) -> Tensor:
+        out: Tensor = self.contract(F.gelu(self.expand(x)))
         return out
 
 
@@ -37,12 +53,21 @@ class GPT(nn.Module):
     """Next-character logits: (batch, length) symbols -> (batch, length, symbols)."""
 
     def __init__(
-        self, symbols: int, context: int, *, width: int = 32, layers: int = 2, heads: int = 2
+        self,
+        symbols: int,
+        context: int,
+        *,
+        width: int = 32,
+        layers: int = 2,
+        heads: int = 2,
+        post_norm: bool = False,
     ) -> None:
         super().__init__()
         self.symbols = nn.Embedding(symbols, width)
         self.positions = nn.Embedding(context, width)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.blocks = nn.Sequential(
+            *(Block(width, heads, post_norm=post_norm) for _ in range(layers))
+        )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, symbols, bias=False)
         for parameter in self.parameters():
