@@ -19,16 +19,38 @@ def register(app: typer.Typer) -> None:
 
 
 def status(run: RunArgument, json: Json = False) -> None:
-    """Show a live run: where it is, what is in force, what is wrong, what waits."""
+    """Show a run: where it is, what is in force, what is wrong, what waits.
+
+    Of a run whose process is gone, what its journal tells.
+    """
     from autopilot.console.story import status_view
 
-    with connect(run, "viewer", "status") as live:
-        info, episodes = live.info(), list(live.episodes())
-        proposals, rows = list(live.proposals()), list(live.rows(last=200))
+    try:
+        with connect(run, "viewer", "status") as live:
+            info, episodes = live.info(), list(live.episodes())
+            proposals, rows = list(live.proposals()), list(live.rows(last=200))
+    except (NotARun, Unreachable):
+        if not (Path(run) / "journal.sqlite").exists():
+            raise
+        _last_status(Path(run), json)
+        return
     if json:
         print_json({"run": info, "episodes": episodes, "proposals": proposals})
         return
     console.print(status_view(info, rows, episodes, proposals))
+
+
+def _last_status(folder: Path, json: bool) -> None:
+    from autopilot.console.story import ended_view
+    from autopilot.recording import read_end
+
+    end = read_end(folder)
+    if json:
+        names = ("name", "run_id", "status", "reason", "step", "branch")
+        identity = {name: getattr(end, name) for name in names}
+        print_json({"run": identity, "episodes": end.episodes, "proposals": end.proposals})
+        return
+    console.print(ended_view(end))
 
 
 def log(

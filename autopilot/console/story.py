@@ -1,6 +1,6 @@
 """The journal as a story, and the state of a run, drawn with rich."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +17,7 @@ from autopilot.console.words import (
     proof_words,
     sparkline,
 )
+from autopilot.recording import EndedRun
 from autopilot.schema import Episode, Event, ProposalRecord, Row, RunInfo, metrics
 
 _STYLE = {
@@ -68,21 +69,48 @@ def status_view(
     proposals: list[ProposalRecord],
 ) -> RenderableType:
     """The state of a run on one screen."""
-    losses = [row.values[metrics.LOSS] for row in rows if metrics.LOSS in row.values]
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
+    table = _grid()
     of = f" of {info.steps}" if info.steps else ""
     table.add_row("state", f"{info.status}, step {info.step}{of}, branch {info.branch}")
-    table.add_row(
-        "loss", f"{sparkline(losses, 50)}  {number(losses[-1])}" if losses else "none yet"
-    )
+    table.add_row("loss", _course(rows))
     table.add_row("in force", Text(_in_force(info)))
     pilot = info.pilot
     words = "none" if pilot is None else f"{pilot.actor}{'' if pilot.alive else ' (silent)'}"
     table.add_row("pilot", words)
     breaker = "; BREAKER OPEN, everything asks" if info.breaker_open else ""
     table.add_row("policy", f"{info.autonomy}{breaker} ({info.policy_digest})")
+    _add_matters(table, episodes, proposals)
+    for fault in info.faults:
+        table.add_row("fault", Text(clean(fault), style="red"))
+    return Panel(table, title=Text(clean(info.name)), title_align="left")
+
+
+def ended_view(run: EndedRun) -> RenderableType:
+    """The last state of a run that is over, on one screen."""
+    table = _grid()
+    state = f"{run.status} at step {run.step}, branch {run.branch}: {run.reason}"
+    table.add_row("state", Text(clean(state)))
+    table.add_row("loss", _course(run.rows))
+    _add_matters(table, run.episodes, run.proposals)
+    return Panel(table, title=Text(clean(run.name)), title_align="left")
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    return table
+
+
+def _course(rows: Sequence[Row]) -> str:
+    losses = [row.values[metrics.LOSS] for row in rows if metrics.LOSS in row.values]
+    return f"{sparkline(losses, 50)}  {number(losses[-1])}" if losses else "none yet"
+
+
+def _add_matters(
+    table: Table, episodes: Sequence[Episode], proposals: Sequence[ProposalRecord]
+) -> None:
+    """What is wrong, and what was proposed for it lately."""
     for episode in episodes:
         table.add_row(
             f"episode {episode.id}",
@@ -91,9 +119,6 @@ def status_view(
     for record in proposals[-5:]:
         what = interventions_words(record.proposal.interventions)
         table.add_row(record.id, Text(f"{record.status}: {what} ({record.actor})"))
-    for fault in info.faults:
-        table.add_row("fault", Text(clean(fault), style="red"))
-    return Panel(table, title=Text(clean(info.name)), title_align="left")
 
 
 def _in_force(info: RunInfo) -> str:

@@ -11,6 +11,7 @@ from e2e.flying import (
     SICK,
     SUGGEST,
     autopilot,
+    autopilot_json,
     ended,
     journal,
     kinds,
@@ -129,3 +130,15 @@ def test_a_silent_pilot_is_reported(tmp_path: Path) -> None:
     assert training.poll() is None, "training goes on without its pilot"
     training.kill()
     training.wait()
+
+
+def test_the_state_of_a_run_that_is_gone_is_told_from_its_journal(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = train(folder, STEPS=100_000)
+    until(lambda: len(losses(folder)) > 20)
+    process.kill()
+    process.wait()
+    found = autopilot_json("status", folder)
+    assert found["run"]["status"] == "lost"
+    assert found["run"]["step"] >= 20
+    assert "no end was journaled" in autopilot("status", folder).stdout
