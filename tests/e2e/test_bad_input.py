@@ -51,7 +51,7 @@ CASES: list[tuple[str, str]] = [
     ("deny {0}/none P1", "no such directory"),
     ("undo {0}/none P1", "no such directory"),
     # nobody answers
-    ("status {0}/dead", "no answer from http://127.0.0.1:9"),
+    ("pending {0}/dead", "no answer from http://127.0.0.1:9"),
     ("watch {0}/dead", "no answer from"),
     ("do {0}/dead pause", "no answer from"),
     ("status http://127.0.0.1:9", "set AUTOPILOT_TOKEN"),
@@ -152,7 +152,7 @@ def test_a_policy_is_written_and_checked(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["policy"]["autonomy"] == "act"
     assert found["verdicts"]["stop"] == ["ask", "otherwise ask"]
-    assert "a valid policy" in autopilot("policy", "check", path).stdout.replace("\n", " ")
+    assert "a valid policy" in " ".join(autopilot("policy", "check", path).stdout.split())
 
 
 def test_a_reader_that_leaves_early_is_no_error(places: Path) -> None:
