@@ -110,12 +110,11 @@ class StepHooks:
             self._skipped, self._attempted, self._entered = False, True, True
             lr, measures = self.learning_rate, self.telemetry.enabled
             if measures or not lr.neutral:
-                step = self._current_step()
-                lr.enter(step)
+                planned = lr.enter(self._current_step())
+                if measures:
+                    self.values[metrics.LR_PLANNED] = planned
             if self.hyperparameters:
                 self.hyperparameters.enter()
-            if measures:
-                self.values[metrics.LR_PLANNED] = lr.planned(step)
             if measures or self.max_norm is not None:
                 self._inspect()
         except Exception as error:  # the run goes on without us

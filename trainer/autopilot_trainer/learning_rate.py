@@ -52,14 +52,21 @@ class LearningRate:
 
     # --- around the optimizer step -----------------------------------------------------------
 
-    def enter(self, step: int) -> None:
-        """Put the values in force; call right before the update."""
+    def enter(self, step: int) -> float:
+        """Put the values in force; call right before the update.
+
+        Returns:
+            What is planned for the first group, as :meth:`planned` says.
+        """
         if self._saved is not None:
             self.put_back()  # an update that raised never left
         if len(self.controls) != len(self._groups):
             self._grow()
-        if self.neutral:
-            return
+        if not self.neutral:
+            self._put_in_force(step)
+        return self.planned(step)
+
+    def _put_in_force(self, step: int) -> None:
         self.expected = self.values(step)
         self._own = [group["lr"] for group in self._groups]
         self._saved = [
@@ -117,7 +124,7 @@ class LearningRate:
         Without a declared plan the scheduler's value stands for it.
         """
         if self.neutral:
-            return self.plan(step)
+            return self.plan(step) if self._plan else _number(self._groups[0]["lr"])
         control = self.controls[0]
         if control.override is not None:
             return control.override * self._ramp()
