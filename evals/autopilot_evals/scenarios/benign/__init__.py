@@ -1,0 +1,1 @@
+"""Nothing wrong, though it may look so."""
