@@ -164,12 +164,12 @@ def _telling_ratio(case: Case) -> tuple[int, float]:
 
 
 def go_back_and_restore_schedule(case: Case) -> Remedy | NoProposal:
-    """Go back to before the jump and follow the declared plan."""
+    """Go back to before the jump and follow the declared plan, where there is one."""
     target = case.target()
     if isinstance(target, NoProposal):
         return target
     if not case.window.run.capabilities.lr_plan_declared:
-        return case.no("unsupported", "the run declared no learning-rate plan to go back to")
+        return go_back_only(case)  # what jumped need not jump again; the weights are lost anyway
     return Remedy(
         (Rollback(checkpoint=target.id), SetLR(value="plan")),
         "the learning rate jumped above its plan and the weights took it; putting it right in "

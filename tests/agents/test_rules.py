@@ -226,10 +226,16 @@ def test_without_a_good_state_there_is_no_going_back() -> None:
 
 def test_without_a_declared_plan_there_is_no_plan_to_follow() -> None:
     can = capabilities(lr_plan_declared=False)
-    for diagnosis in ("damaged", "misdriven"):
-        answer = RuleAgent().propose(window("schedule_fault", diagnosis, can=can))
-        assert isinstance(answer, NoProposal)
-        assert "declared no learning-rate plan" in answer.reason
+    answer = RuleAgent().propose(window("schedule_fault", "misdriven", can=can))
+    assert isinstance(answer, NoProposal)
+    assert "declared no learning-rate plan" in answer.reason
+
+
+def test_without_a_declared_plan_what_a_jump_damaged_is_still_gone_back_from() -> None:
+    can = capabilities(lr_plan_declared=False)
+    answer = RuleAgent().propose(window("schedule_fault", "damaged", can=can))
+    assert isinstance(answer, Proposal)
+    assert [type(i) for i in answer.interventions] == [Rollback]
 
 
 def test_without_the_knob_the_loss_scale_is_left_to_people() -> None:
