@@ -6,7 +6,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from autopilot import __version__
-from autopilot.cli import act, demo, evaluate, fly, look, policies, recordings, replay
+from autopilot.cli import (
+    act,
+    demo,
+    evaluate,
+    fly,
+    label,
+    look,
+    policies,
+    recordings,
+    replay,
+    scorecard,
+)
 from autopilot.errors import AutopilotError, Unreachable
 
 app = typer.Typer(
@@ -48,6 +59,8 @@ act.register(app)
 replay.register(app)
 recordings.register(app)
 evaluate.register(app)
+scorecard.register(app)
+label.register(app)
 app.add_typer(policies.app, name="policy")
 
 
