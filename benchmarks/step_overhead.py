@@ -3,7 +3,8 @@
 All threads of the process count: the control plane's, the journal's writing and the API's too. The
 variants take turns in one process, a fifth of a second each, in changing order, each with a model
 and optimizer of its own, and each is compared with the bare loop of its own round. The ratio of
-bare to bare shows what is noise. Run:
+bare to bare shows what is noise. What else runs on the machine only adds to a time, so the fastest
+tenth of each variant's rounds is compared as well ("when quiet"). Run:
 
     python benchmarks/step_overhead.py [--rounds 150] [--steps 20]
 """
@@ -104,6 +105,7 @@ def compare(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, object
             if number >= WARM_UP_ROUNDS:
                 times[name].append(used)
     step = statistics.median(times["bare"]) / steps
+    quiet = {name: statistics.quantiles(used, n=10)[0] for name, used in times.items()}
     found: dict[str, object] = {"step_ms": round(1e3 * step, 3)}
     for name in turns:
         if name == "bare":
@@ -114,7 +116,9 @@ def compare(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, object
             "ratio": round(middle, 4),
             "quartiles": [round(low, 4), round(high, 4)],
             "ratio_of_sums": round(sum(times[name]) / sum(times["bare"]), 4),
+            "ratio_when_quiet": round(quiet[name] / quiet["bare"], 4),
             "microseconds_a_step": round(1e6 * step * (middle - 1), 1),
+            "microseconds_when_quiet": round(1e6 * (quiet[name] - quiet["bare"]) / steps, 1),
         }
     return found
 
