@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
     not FOLDER, reason="AUTOPILOT_RECORDINGS does not name a folder of recorded runs"
 )
 
+
 def labels() -> list[dict[str, str]]:
     assert FOLDER is not None
     with (Path(FOLDER) / "index.csv").open() as file:
