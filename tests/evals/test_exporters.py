@@ -190,8 +190,9 @@ def test_import_log_and_export_go_hand_in_hand(
     code, out, _ = autopilot(monkeypatch, capsys, "log", run)
     assert code == 0
     assert "imported from csv log.csv" in out
-    code, out, _ = autopilot(monkeypatch, capsys, "status", run)
-    assert code == 2
+    code, out, _ = autopilot(monkeypatch, capsys, "status", run, "--json")
+    told_of = json.loads(out)["run"]
+    assert (code, told_of["status"], told_of["step"]) == (0, "ended", 2)
     code, out, _ = autopilot(
         monkeypatch, capsys, "export", run, "--format", "jsonl", "-o", tmp_path / "x", "--json"
     )
