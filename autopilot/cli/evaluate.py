@@ -40,6 +40,7 @@ class _Asked:
     seeds: int | None
     jobs: int
     out: Path | None
+    report: Path | None
     json: bool
 
 
@@ -77,6 +78,10 @@ def evaluate(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Keep results as JSON lines, and go on there."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write one HTML page with pictures too."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score the run's own detectors, or agents, beside rules that must not look good.
@@ -85,7 +90,7 @@ def evaluate(
 
     autopilot eval detection --corpus recordings
 
-    autopilot eval decisions --corpus recordings --agent rules --agent observe
+    autopilot eval decisions --corpus recordings --agent rules --agent observe --report out.html
 
     autopilot eval sandbox --agent rules --seeds 5 --out sandbox.jsonl
     """
@@ -93,19 +98,31 @@ def evaluate(
         raise BadInput(f"{suite}: no such suite; known: {', '.join(SUITES)}")
     agents = tuple(dict.fromkeys(agent or ("rules",)))
     cores = os.cpu_count() or 1
-    SUITES[suite](_Asked(corpus, tuple(scenario or ()), agents, seeds, jobs or cores, out, json))
+    if report is not None:
+        from autopilot_evals.report.file import check_report
+
+        check_report(report)  # before hours of work, not after
+    asked = _Asked(corpus, tuple(scenario or ()), agents, seeds, jobs or cores, out, report, json)
+    SUITES[suite](asked)
 
 
 def _detection(asked: _Asked) -> None:
+    from autopilot.cli.fly import make_agent
     from autopilot_evals.corpus import read_corpus
     from autopilot_evals.suites import detection
     from autopilot_evals.suites.results import Results
 
     if asked.corpus is None:
         raise BadInput("--corpus: name a folder of labelled recordings to detect in")
+    agents = [make_agent(name) for name in asked.agents]
     runs = read_corpus(asked.corpus)
     read = list(detection.read_all(runs, Results(asked.out), asked.jobs))
     found = detection.report(runs, read, seeds=asked.seeds or DRAWS)
+    if asked.report is not None:
+        from autopilot_evals.report.detection import detection_page
+        from autopilot_evals.report.file import write_report
+
+        write_report(asked.report, detection_page(found, runs, read, agents))
     if asked.json:
         print_json(detection.as_json(found))
     else:
@@ -163,6 +180,11 @@ def _decisions(asked: _Asked) -> None:
     found = decisions.report(agents, chosen, seeds=asked.seeds or DRAWS, unreviewed=unreviewed)
     if asked.out is not None:
         decisions.write_answers(asked.out, found)
+    if asked.report is not None:
+        from autopilot_evals.report.decisions import decisions_page
+        from autopilot_evals.report.file import write_report
+
+        write_report(asked.report, decisions_page(found))
     if asked.json:
         print_json(decisions.as_json(found))
     else:
@@ -204,6 +226,7 @@ def _sandbox(asked: _Asked) -> None:
         seeds=asked.seeds or SEEDS,
         jobs=asked.jobs,
         out=asked.out,
+        page=asked.report,
         json=asked.json,
     )
 

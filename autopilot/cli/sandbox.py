@@ -32,6 +32,7 @@ def evaluate_sandbox(
     seeds: int,
     jobs: int,
     out: Path | None,
+    page: Path | None,
     json: bool,
 ) -> None:
     """Train, score and show."""
@@ -45,6 +46,11 @@ def evaluate_sandbox(
     wanted = sandbox.tasks(scenarios, agents, seeds)
     outcomes = _fly(wanted, Results(out), jobs)
     found = sandbox.report(scenarios, outcomes, agents)
+    if page is not None:
+        from autopilot_evals.report.file import write_report
+        from autopilot_evals.report.sandbox import sandbox_page
+
+        write_report(page, sandbox_page(found, outcomes))
     if json:
         print_json(sandbox.as_json(found))
     else:
