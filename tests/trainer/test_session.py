@@ -92,6 +92,50 @@ def test_a_mostly_frozen_model_is_measured_and_left_as_it_is(trained: int, tmp_p
     assert all(row.values["update_ratio"] > 0 for row in rows)
 
 
+class Wrapped(torch.Tensor):
+    """A tensor without memory of its own, as quantised and distributed ones are."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> "Wrapped":
+        made: Wrapped = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        plain = [a.inner if isinstance(a, Wrapped) else a for a in args]
+        return func(*plain, **(kwargs or {}))
+
+
+def test_batches_without_memory_of_their_own_do_not_end_the_training(tmp_path: Path) -> None:
+    # In a process of its own: reading memory that is not there would end this one.
+    script = f"""
+        from trainer.loops import *
+        from trainer.test_session import Wrapped
+        model = make_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        batches = [Wrapped(batch) for batch in make_batches()]
+        with running(Path({str(tmp_path)!r}), model, optimizer) as (session, person):
+            for batch in session.batches(batches, steps=9):
+                loss = loss_of(model, batch.inner)
+                loss.backward(); optimizer.step(); optimizer.zero_grad()
+                session.report(loss=loss)
+            assert person.info().faults == (), person.info().faults
+        print("trained", session.step)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "trained 9\n"), done.stderr
+
+
 def test_a_loss_scaler_is_left_alone_and_its_skips_are_told(tmp_path: Path) -> None:
     def fly(session: Session | None, model: Any, optimizer: Any, scaler: Any) -> list[float]:
         losses = []
