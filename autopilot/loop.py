@@ -18,8 +18,8 @@ log = logging.getLogger("autopilot.pilot")
 
 _WAIT = 5.0
 """Longest time between two heartbeats, in seconds; the policy's lease is several times that."""
-_RETRY_STEPS = 5
-_RETRY_SECONDS = 2.0
+RETRY_STEPS = 5
+"""Steps after which an agent that waits is asked again without any news."""
 
 
 @dataclass
@@ -41,11 +41,14 @@ class Autopilot:
         agent: Makes the proposals.
         approver: Takes what the policy asks about to a person; None leaves it to others, or to
             the policy's expiry.
+        retry_seconds: After so long an agent that waits is asked again even though no step passed.
+            Infinity where time is recorded, or stands still for the pilot.
     """
 
     run: Run
     agent: Agent
     approver: Approver | None = None
+    retry_seconds: float = 2.0
     seen_seq: int = 0
     ended: bool = False
     _considered: dict[str, _Considered] = field(default_factory=dict)
@@ -104,9 +107,9 @@ class Autopilot:
 
     def _waited(self, last: _Considered) -> bool:
         """Long enough since then to try again without any news."""
-        if time.monotonic() - last.at >= _RETRY_SECONDS:
+        if time.monotonic() - last.at >= self.retry_seconds:
             return True
-        return abs(self.run.info().step - last.step) >= _RETRY_STEPS
+        return abs(self.run.info().step - last.step) >= RETRY_STEPS
 
     def _decide(self, episode: Episode) -> bool:
         """Ask the agent and file what it says; whether to try again without any news."""

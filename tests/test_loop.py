@@ -6,20 +6,16 @@ from collections.abc import Callable, Sequence
 import pytest
 from control.bench import ASKING, KIM, OPEN, RULES, Bench
 
+from autopilot.control import PlaneRun
 from autopilot.errors import Unreachable
 from autopilot.loop import Autopilot
 from autopilot.schema import (
-    CheckpointInfo,
-    Episode,
     Event,
-    Finding,
     NoProposal,
     Note,
     Pause,
     Proposal,
     ProposalRecord,
-    Row,
-    RunInfo,
     ScaleLR,
     SetLR,
     Window,
@@ -27,44 +23,17 @@ from autopilot.schema import (
 from autopilot_agents.rules import ObserveAgent, RuleAgent
 
 
-class PlaneRun:
-    """A run without a wire: the control plane, as the agent ``rules`` reaches it."""
+class BenchRun(PlaneRun):
+    """The run on the bench, as the agent ``rules`` reaches it until it is gone."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.plane = bench, bench.plane
+        super().__init__(bench.plane, RULES)
         self.gone = False
-
-    def info(self) -> RunInfo:
-        return self.plane.info()
-
-    def rows(self, *, last: int = 512, branch: str | None = None) -> Sequence[Row]:
-        return self.plane.rows(last=last, branch=branch)
 
     def events(self, after: int, *, wait: float = 0.0) -> Sequence[Event]:
         if self.gone:
             raise Unreachable("gone")
-        return self.plane.events(after)
-
-    def episodes(self) -> Sequence[Episode]:
-        return self.plane.episodes()
-
-    def findings(self, episode: str) -> Sequence[Finding]:
-        return self.plane.findings(episode)
-
-    def checkpoints(self) -> Sequence[CheckpointInfo]:
-        return self.plane.checkpoints()
-
-    def proposals(self, status: str | None = None) -> Sequence[ProposalRecord]:
-        return self.plane.proposals(status)
-
-    def proposal(self, proposal_id: str) -> ProposalRecord:
-        return self.plane.proposal(proposal_id)
-
-    def propose(self, proposal: Proposal, *, key: str) -> ProposalRecord:
-        return self.plane.propose(proposal, actor=RULES, key=key)
-
-    def heartbeat(self, seen_seq: int, no_proposal: NoProposal | None = None) -> None:
-        self.plane.heartbeat(actor=RULES, seen_seq=seen_seq, no_proposal=no_proposal)
+        return super().events(after)
 
 
 @dataclasses.dataclass
@@ -99,7 +68,7 @@ class Says:
 def test_nothing_happens_where_nothing_is_wrong() -> None:
     bench = Bench(OPEN)
     agent = Says(lambda window: Proposal(interventions=(Pause(),)))
-    pilot = Autopilot(PlaneRun(bench), agent)
+    pilot = Autopilot(BenchRun(bench), agent)
     bench.rows(50)
     pilot.look()
     assert agent.asked == 0
@@ -109,7 +78,7 @@ def test_nothing_happens_where_nothing_is_wrong() -> None:
 
 def test_an_open_episode_is_proposed_for_once() -> None:
     bench = Bench(OPEN)
-    pilot = Autopilot(PlaneRun(bench), RuleAgent())
+    pilot = Autopilot(BenchRun(bench), RuleAgent())
     episode = bench.break_schedule()
     pilot.look()
     pilot.look()
@@ -124,9 +93,9 @@ def test_an_open_episode_is_proposed_for_once() -> None:
 def test_a_pilot_that_starts_again_goes_on_from_the_journal() -> None:
     bench = Bench(ASKING.format(on_expiry="nothing"))
     bench.break_schedule()
-    Autopilot(PlaneRun(bench), RuleAgent()).look()
+    Autopilot(BenchRun(bench), RuleAgent()).look()
     person = Person()
-    Autopilot(PlaneRun(bench), RuleAgent(), person).look()
+    Autopilot(BenchRun(bench), RuleAgent(), person).look()
     assert [record.id for record in bench.plane.proposals()] == ["P1"]
     assert person.offered == ["P1"]
 
@@ -137,7 +106,7 @@ def test_a_fault_of_the_agent_is_told_and_is_no_action(caplog: pytest.LogCapture
 
     bench = Bench(OPEN)
     bench.break_schedule()
-    Autopilot(PlaneRun(bench), Says(broken)).look()
+    Autopilot(BenchRun(bench), Says(broken)).look()
     assert bench.plane.proposals() == []
     (told,) = [e for e in bench.plane.events(0) if e.kind == "no_proposal"]
     assert told.body["no_proposal"]["kind"] == "fault"
@@ -148,7 +117,7 @@ def test_a_fault_of_the_agent_is_told_and_is_no_action(caplog: pytest.LogCapture
 def test_why_nothing_is_proposed_is_journaled_once() -> None:
     bench = Bench(OPEN)
     bench.break_schedule()
-    pilot = Autopilot(PlaneRun(bench), ObserveAgent())
+    pilot = Autopilot(BenchRun(bench), ObserveAgent())
     for _ in range(5):
         bench.rows(10, lr=0.0)
         pilot.look()
@@ -158,7 +127,7 @@ def test_why_nothing_is_proposed_is_journaled_once() -> None:
 def test_what_the_policy_denies_is_not_asked_again_and_again() -> None:
     bench = Bench('default = "deny"\n')
     bench.break_schedule()
-    pilot = Autopilot(PlaneRun(bench), RuleAgent())
+    pilot = Autopilot(BenchRun(bench), RuleAgent())
     for _ in range(5):
         pilot.look()
     assert [record.status for record in bench.plane.proposals()] == ["denied"]
@@ -168,7 +137,7 @@ def test_a_stale_proposal_is_thought_over_again() -> None:
     bench = Bench(OPEN)
     bench.break_schedule()
     stale = Says(lambda w: Proposal(interventions=(Note(text="x"),), state_version=99))
-    pilot = Autopilot(PlaneRun(bench), stale)
+    pilot = Autopilot(BenchRun(bench), stale)
     pilot.look()
     assert bench.plane.proposals() == []
     bench.rows(10, lr=0.0)
@@ -179,7 +148,7 @@ def test_a_stale_proposal_is_thought_over_again() -> None:
 def test_what_waits_is_taken_to_the_person_and_withdrawn_when_settled_elsewhere() -> None:
     bench = Bench(ASKING.format(on_expiry="nothing"))
     person = Person()
-    pilot = Autopilot(PlaneRun(bench), RuleAgent(), person)
+    pilot = Autopilot(BenchRun(bench), RuleAgent(), person)
     bench.break_schedule()
     pilot.look()
     pilot.look()
@@ -196,7 +165,7 @@ def test_what_waits_is_taken_to_the_person_and_withdrawn_when_settled_elsewhere(
 def test_what_another_agent_proposed_is_taken_to_the_person_too() -> None:
     bench = Bench(ASKING.format(on_expiry="nothing"))
     person = Person()
-    pilot = Autopilot(PlaneRun(bench), RuleAgent(), person)
+    pilot = Autopilot(BenchRun(bench), RuleAgent(), person)
     bench.propose(ScaleLR(factor=0.5), actor="agent:other")
     pilot.look()
     assert person.offered == ["P1"]
@@ -209,7 +178,7 @@ def test_what_another_agent_proposed_is_taken_to_the_person_too() -> None:
 def test_it_ends_with_the_run_and_withdraws_what_waits() -> None:
     bench = Bench(ASKING.format(on_expiry="nothing"))
     person = Person()
-    pilot = Autopilot(PlaneRun(bench), RuleAgent(), person)
+    pilot = Autopilot(BenchRun(bench), RuleAgent(), person)
     bench.break_schedule()
     pilot.look()
     bench.plane.end("ended", "done")
@@ -219,7 +188,7 @@ def test_it_ends_with_the_run_and_withdraws_what_waits() -> None:
 
 
 def test_a_run_that_is_gone_ends_the_flight_quietly() -> None:
-    run = PlaneRun(Bench(OPEN))
+    run = BenchRun(Bench(OPEN))
     run.gone = True
     pilot = Autopilot(run, RuleAgent())
     pilot.fly()

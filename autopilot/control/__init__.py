@@ -3,5 +3,6 @@
 from autopilot.control.core import SYSTEM, TrainingSide
 from autopilot.control.flight import Hold
 from autopilot.control.plane import ControlPlane
+from autopilot.control.port import PlaneRun
 
-__all__ = ["SYSTEM", "ControlPlane", "Hold", "TrainingSide"]
+__all__ = ["SYSTEM", "ControlPlane", "Hold", "PlaneRun", "TrainingSide"]

@@ -7,6 +7,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Literal, Self
 
+from autopilot.control import PlaneRun
 from autopilot.policy import Policy
 from autopilot.recording.clock import RecordedClock
 from autopilot.recording.past import PastJournal
@@ -14,17 +15,7 @@ from autopilot.recording.plane import ReplayPlane, Stop
 from autopilot.recording.recorded import RecordedRun
 from autopilot.recording.side import RecordedSide
 from autopilot.recording.timeline import timeline
-from autopilot.schema import (
-    CheckpointInfo,
-    Episode,
-    Event,
-    Finding,
-    NoProposal,
-    Proposal,
-    ProposalRecord,
-    Row,
-    RunInfo,
-)
+from autopilot.schema import Episode, Event, Proposal, ProposalRecord
 
 ALWAYS = (float("-inf"), float("inf"))
 """Steps between which a playback reads on: all of them."""
@@ -38,62 +29,27 @@ class Judged:
     rows: int
 
 
-class Recording:
+class Recording(PlaneRun):
     """A recorded run as the pilot sees it, up to the row that was read last and no further.
 
     It has no way to read on; whoever plays it back has. See :class:`Playback`.
     """
 
+    _plane: ReplayPlane
+
     def __init__(self, plane: ReplayPlane, actor: str, judged: Callable[[Judged], None]) -> None:
-        self._plane = plane
-        self._actor = actor
+        super().__init__(plane, actor)
         self._judged = judged
         self._filed: set[str] = set()
 
-    def info(self) -> RunInfo:
-        """Identity and present state."""
-        return self._plane.info()
-
-    def rows(self, *, last: int = 512, branch: str | None = None) -> Sequence[Row]:
-        """The last rows of a branch and its ancestors (None: the branch in force), in order."""
-        return self._plane.rows(last=last, branch=branch)
-
-    def events(self, after: int, *, wait: float = 0.0) -> Sequence[Event]:
-        """Journal events after that sequence number; nothing comes of waiting."""
-        return self._plane.events(after)
-
-    def episodes(self) -> Sequence[Episode]:
-        """Episodes that are not closed."""
-        return self._plane.episodes()
-
-    def findings(self, episode: str) -> Sequence[Finding]:
-        """Findings of one episode."""
-        return self._plane.findings(episode)
-
-    def checkpoints(self) -> Sequence[CheckpointInfo]:
-        """States the run could go back to now, recorded or assumed."""
-        return self._plane.checkpoints()
-
-    def proposals(self, status: str | None = None) -> Sequence[ProposalRecord]:
-        """What was applied in the recorded run, and what was proposed in this replay."""
-        return self._plane.proposals(status)
-
-    def proposal(self, proposal_id: str) -> ProposalRecord:
-        """One proposal with everything that became of it."""
-        return self._plane.proposal(proposal_id)
-
     def propose(self, proposal: Proposal, *, key: str) -> ProposalRecord:
         """File a proposal: it is judged as in flight, noted, and never applied."""
-        record = self._plane.propose(proposal, actor=self._actor, key=key)
+        record = super().propose(proposal, key=key)
         if record.id in self._filed:
             return record
         self._filed.add(record.id)
         self._judged(Judged(record, self._plane.rows_read))
         return self._plane.set_aside(record)
-
-    def heartbeat(self, seen_seq: int, no_proposal: NoProposal | None = None) -> None:
-        """Say that everything up to that event was looked at."""
-        self._plane.heartbeat(actor=self._actor, seen_seq=seen_seq, no_proposal=no_proposal)
 
 
 class Playback:

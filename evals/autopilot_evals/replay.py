@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from math import inf
 
 from autopilot.control import SYSTEM
 from autopilot.guard import changes_course
-from autopilot.loop import Autopilot
+from autopilot.loop import RETRY_STEPS, Autopilot
 from autopilot.policy import Policy, read_policy
 from autopilot.ports import Agent, Run
 from autopilot.recording import Judged, Playback, RecordedRun
@@ -26,9 +26,6 @@ from autopilot.schema import (
     Window,
 )
 from autopilot_agents.rules import ObserveAgent
-
-RETRY_STEPS = 5
-"""Steps after which an agent that waits is asked again without any news, as in flight."""
 
 Watch = Callable[[Playback, Sequence[Event]], None]
 """Told of the events that are new, after each that the pilot looked at."""
@@ -137,15 +134,8 @@ class _Witness:
         self._answers.clear()
 
 
-class _Asked(Protocol):
-    step: int
-
-
 class _Pilot(Autopilot):
     """The pilot's loop on recorded time: how long a row takes to replay must change nothing."""
-
-    def _waited(self, last: _Asked) -> bool:
-        return abs(self.run.info().step - last.step) >= RETRY_STEPS
 
     def next_look(self) -> tuple[float, float]:
         """Steps between which there is nothing to look at again without any news."""
@@ -240,7 +230,7 @@ def replay(
     # One that only observes answers "waiting" for ever: it is asked when there is news.
     observing = isinstance(agent, ObserveAgent)
     with Playback(recorded, policy, agent.name) as playback:
-        pilot = _Pilot(playback.run, witness)
+        pilot = _Pilot(playback.run, witness, retry_seconds=inf)
         counted, seen, stop, between = 0, 0, "read", ALWAYS
         while stop != "over":
             stop = playback.advance(most=most, between=between)

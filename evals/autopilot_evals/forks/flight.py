@@ -33,7 +33,7 @@ from autopilot.schema import (
     Rollback,
     SetLR,
 )
-from autopilot_evals.forks.lockstep import Lockstep, LockstepSession, PlaneRun
+from autopilot_evals.forks.lockstep import LockstepSession, pilot_of
 from autopilot_evals.scenarios.base import BEFORE, START, Batch, Move, Scenario
 from autopilot_evals.scenarios.training import choose
 from autopilot_evals.scoring.decisions import answer_of
@@ -220,7 +220,7 @@ class _Flight:
     def _looker(self, plane: ControlPlane) -> Callable[[], object]:
         if self.agent is None:
             return plane.tick
-        pilot = Lockstep(PlaneRun(plane, f"agent:{self.agent.name}"), self.agent)
+        pilot = pilot_of(plane, self.agent)
 
         def look() -> None:
             plane.tick()

@@ -6,24 +6,12 @@ the same seed gives the same flight. What it waits for its agent costs the train
 a policy that holds on an alarm.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
+from math import inf
+from typing import Self
 
-from autopilot.control import ControlPlane
+from autopilot.control import ControlPlane, PlaneRun
 from autopilot.loop import Autopilot
-from autopilot.schema import (
-    CheckpointInfo,
-    Episode,
-    Event,
-    Finding,
-    NoProposal,
-    Proposal,
-    ProposalRecord,
-    Row,
-    RunInfo,
-)
-from autopilot_evals.replay import RETRY_STEPS
+from autopilot.ports import Agent
 from autopilot_trainer import Session
 
 
@@ -49,65 +37,6 @@ class LockstepSession(Session):
         self._directory.publish(None)
 
 
-@dataclass(frozen=True)
-class PlaneRun:
-    """The ``Run`` port straight onto a control plane of this process.
-
-    Args:
-        plane: The run's.
-        actor: Who pilots, as in ``agent:rules``.
-    """
-
-    plane: ControlPlane
-    actor: str
-
-    def info(self) -> RunInfo:
-        """Identity and present state."""
-        return self.plane.info()
-
-    def rows(self, *, last: int = 512, branch: str | None = None) -> Sequence[Row]:
-        """The last rows of a branch and its ancestors, in order."""
-        return self.plane.rows(last=last, branch=branch)
-
-    def events(self, after: int, *, wait: float = 0.0) -> Sequence[Event]:
-        """Journal events after that sequence number; nothing comes of waiting."""
-        return self.plane.events(after)
-
-    def episodes(self) -> Sequence[Episode]:
-        """Episodes that are not closed."""
-        return self.plane.episodes()
-
-    def findings(self, episode: str) -> Sequence[Finding]:
-        """Findings of one episode."""
-        return self.plane.findings(episode)
-
-    def checkpoints(self) -> Sequence[CheckpointInfo]:
-        """States one can go back to."""
-        return self.plane.checkpoints()
-
-    def proposals(self, status: str | None = None) -> Sequence[ProposalRecord]:
-        """Everything proposed in this run."""
-        return self.plane.proposals(status)
-
-    def proposal(self, proposal_id: str) -> ProposalRecord:
-        """One proposal with everything that became of it."""
-        return self.plane.proposal(proposal_id)
-
-    def propose(self, proposal: Proposal, *, key: str) -> ProposalRecord:
-        """File a proposal: judged, and applied at the coming boundary where it is allowed."""
-        return self.plane.propose(proposal, actor=self.actor, key=key)
-
-    def heartbeat(self, seen_seq: int, no_proposal: NoProposal | None = None) -> None:
-        """Say that everything up to that event was looked at."""
-        self.plane.heartbeat(actor=self.actor, seen_seq=seen_seq, no_proposal=no_proposal)
-
-
-class _Asked(Protocol):
-    step: int
-
-
-class Lockstep(Autopilot):
+def pilot_of(plane: ControlPlane, agent: Agent) -> Autopilot:
     """The pilot's loop without a clock: an agent that waits is asked again after some steps."""
-
-    def _waited(self, last: _Asked) -> bool:
-        return abs(self.run.info().step - last.step) >= RETRY_STEPS
+    return Autopilot(PlaneRun(plane, f"agent:{agent.name}"), agent, retry_seconds=inf)
