@@ -37,7 +37,7 @@ quiet = ["evaluation", "checkpoint"]  # phases in which nothing is accepted; als
 
 [[rules]]
 name = "a misdriven setting back to its plan or default"
-kinds = ["set_lr", "set_optimizer", "set_knob", "scale_lr", "rewarm_lr"]
+kinds = ["set_lr", "set_optimizer", "set_knob", "scale_lr", "rewarm_lr", "reset_optimizer_state"]
 where = { alarm = true, diagnosis = "misdriven", evidence_verified = true }
 verdict = "allow"
 

@@ -37,6 +37,7 @@ from autopilot.schema.metrics import (
     UPDATE_SKIPPED,
     VAL_LOSS,
 )
+from autopilot.sources import Raised, SourceLog
 
 QUIET_ROWS = 100
 BACK_ROWS = 30
@@ -84,9 +85,7 @@ class Triage:
         self._cases: list[Case] = []
         self._last: dict[str, float] = {}
         self._grad_median = RunningMedian()
-        self._sources: dict[str, int] = {}
-        self._source_rows = 0
-        self._source_began: tuple[str, int] | None = None
+        self._sources = SourceLog()
         self._hints: deque[tuple[int, Finding]] = deque(maxlen=64)
         self._held_out: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self._row = 0
@@ -159,16 +158,7 @@ class Triage:
             self._weigh(row.step, held_out)
         if self._grad.fresh:
             self._grad_median.add(row.values[GRAD_NORM])
-        source = row.source
-        if source is not None:
-            self._source_rows += 1
-            seen = self._sources.get(source)
-            if self._source_rows > 1 and (seen is None or self._row - seen > QUIET_ROWS):
-                self._source_began = (source, row.step)
-            self._sources[source] = self._row
-            if len(self._sources) > 1024:
-                oldest = min(self._sources, key=lambda name: self._sources[name])
-                del self._sources[oldest]
+        self._sources.observe(row, self._row)
 
     def _weigh(self, step: int, held_out: float) -> None:
         """An evaluation says whether what is under way has hurt the weights."""
@@ -224,9 +214,7 @@ class Triage:
         self._next_id += 1
         if group == "course":
             self._link_hints(case)
-        began = self._source_began
-        if began is not None and abs(began[1] - case.onset) <= max(3, LINK_ROWS // 2):
-            case.new_source = began[0]
+        case.new_source = self._sources.began_near(case.onset, LINK_ROWS // 2)
         self._cases.append(case)
         return case
 
@@ -262,6 +250,7 @@ class Triage:
         case.climbing = False
         case.stale = 0.0
         case.new_source = None
+        case.sources = Raised()
         case.waits = 0
         case.falling = False
         case.held_out = None
@@ -306,11 +295,15 @@ class Triage:
         if loss.fresh:
             case.peak = max(case.peak, loss.excess)
             case.raised = ((case.raised << 1) | (loss.z > RAISED)) & 0x3FF
+            if row.source is not None and case.kind in LOSS_ONLY | {"bad_shard"}:
+                _blame(case, row.source, loss.z > RAISED)
         stale = row.values.get(SECOND_MOMENT_STALENESS)
         if stale is not None and isfinite(stale):
             case.stale = max(case.stale, stale)
         if case.new_source is not None and row.source is not None:
             case.source_rows += 1 if row.source == case.new_source else -1
+            if case.status == "watching" and case.outgrown:
+                case.status = "open"  # it does not come back by itself before it has done harm
         waits = case.status == "watching" or case.falling
         if waits and case.treated_row < 0 and self._row >= case.waits_until:
             self._end_wait(case)
@@ -384,6 +377,17 @@ class Triage:
         if self._grad_median.ready:
             figures["grad_norm_median"] = self._grad_median.value
         return figures
+
+
+def _blame(case: Case, source: str, raised: bool) -> None:
+    """Count a row for or against its source, and name the sickness after that."""
+    case.sources.add(source, raised)
+    lone = case.sources.lone()
+    if lone is not None:
+        case.kind = "bad_shard"
+        case.messages["bad_shard"] = f"the loss is raised on {lone[:60]!r} alone"
+    elif case.messages.pop("bad_shard", None) is not None:
+        case.kind = min(case.messages, key=RANK.__getitem__)
 
 
 def _untreated(case: Case) -> bool:

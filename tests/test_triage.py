@@ -247,3 +247,41 @@ def test_the_fingerprint_keeps_the_last_reading_of_rare_metrics() -> None:
 def test_a_blow_up_in_the_first_rows_is_damage() -> None:
     told = Desk().read([Row(s, {"loss": 0.6 * 5.0**s}) for s in range(6)])
     assert (told[0].status, told[0].kind, told[0].diagnosis) == ("open", "divergence", "damaged")
+
+
+def interleaved(rows: list[Row], sources: int = 4) -> list[Row]:
+    return [r._replace(source=f"shard-{r.step % sources}") for r in rows]
+
+
+def test_a_loss_that_is_up_on_one_source_alone_is_that_source_and_no_damage() -> None:
+    def bad(row: Row) -> Row:
+        return changed(row, loss=6 * row.values["loss"]) if row.step % 4 == 2 else row
+
+    told = Desk().read(interleaved(run_with(bad, rows=260)))
+    opened = [e for e in told if e.status == "open"]
+    assert opened
+    assert (opened[-1].kind, opened[-1].diagnosis) == ("bad_shard", "misdriven")
+    assert "'shard-2' alone" in opened[-1].reason
+    assert "damaged" not in {e.diagnosis for e in opened}
+
+
+def test_once_the_other_sources_are_up_too_it_is_damage_again() -> None:
+    def bad(row: Row) -> Row:
+        if row.step >= 240:
+            return changed(louder(row), loss=6 * row.values["loss"])
+        return changed(row, loss=6 * row.values["loss"]) if row.step % 4 == 2 else row
+
+    told = Desk().read(interleaved(run_with(bad, rows=300)))
+    assert "bad_shard" in {e.kind for e in told}
+    assert told[-1].kind != "bad_shard"
+    assert told[-1].diagnosis == "damaged"
+
+
+def test_new_data_that_adam_is_far_from_ready_for_does_not_wait_for_a_recovery() -> None:
+    def outgrown(row: Row) -> Row:
+        return changed(louder(row), second_moment_staleness=9.0)
+
+    told = Desk().read(sourced(run_with(outgrown, rows=230), 200))
+    first_open = next(e for e in told if e.status == "open")
+    assert first_open.diagnosis == "misdriven"
+    assert first_open.last_step <= 204

@@ -13,6 +13,7 @@ from autopilot.schema import (
     Intervention,
     NoProposal,
     ProposalRecord,
+    ResetOptimizerState,
     RewarmLR,
     Rollback,
     ScaleLR,
@@ -235,16 +236,6 @@ def go_back_and_clip(case: Case) -> Remedy | NoProposal:
     )
 
 
-def clip_gradients(case: Case) -> Remedy | NoProposal:
-    """Clip from here on."""
-    max_norm = float(f"{_healthy_clip(case):.2g}")
-    return Remedy(
-        (SetGradClip(max_norm=max_norm),),
-        f"gradients spike while the weights are sound; clip them at {max_norm:g}",
-        "the gradient norm stays bounded",
-    )
-
-
 def _healthy_clip(case: Case) -> float:
     median = case.figure("grad_norm_median")
     return 1.0 if median is None or median <= 0 else min(CLIP_OVER_MEDIAN * median, 1.0)
@@ -271,10 +262,58 @@ def restore_loss_scale(case: Case) -> Remedy | NoProposal:
         return case.no("waiting", "the loss scale is at its default already")
     return Remedy(
         (SetKnob(name=metrics.LOSS_SCALE, value=float(knob.default)),),
-        f"updates are skipped at loss scale {knob.value}; no learning-rate or optimizer action "
-        f"changes that, so put the scale back to {knob.default:g}",
-        "updates are made again",
+        f"gradients do not pass half precision at loss scale {knob.value}; no learning-rate or "
+        f"optimizer action changes that, so put the scale back to {knob.default:g}",
+        "updates are made again, and with all gradients",
     )
+
+
+def restore_knobs(case: Case) -> Remedy | NoProposal:
+    """Put back what stands off the value it had at the start, and no intervention moved."""
+    ours = {
+        intervention.name
+        for record in case.window.history
+        if record.status in _DONE
+        for intervention in record.proposal.interventions
+        if isinstance(intervention, SetKnob)
+    }
+    moved = {
+        name: knob
+        for name, knob in case.window.run.capabilities.knobs.items()
+        if name not in ours and knob.value != knob.default
+    }
+    if not moved:
+        return case.no("unsupported", f"{case.episode.reason}; no knob of the run would mend it")
+    listed = ", ".join(f"{name} from {k.value} to {k.default}" for name, k in moved.items())
+    return Remedy(
+        tuple(SetKnob(name=name, value=knob.default) for name, knob in moved.items()),
+        f"the weights are sound, and this stands off what the run began with; put back {listed}",
+        "the cause is gone at the next step, and the held-out loss comes back",
+    )
+
+
+def refresh_second_moment(case: Case) -> Remedy | NoProposal:
+    """Let Adam forget what it knew of gradients that are no more, and ease into the new ones."""
+    return Remedy(
+        (ResetOptimizerState(), RewarmLR(steps=REWARM_STEPS)),
+        "Adam's second moment is of data that is over, so every update is far too large until it "
+        "has caught up; going back would meet the same change of data again",
+        "updates shrink at once and the loss falls from its new level",
+    )
+
+
+def name_the_source(case: Case) -> Remedy | NoProposal:
+    """Leave the weights alone: who owns the data has to leave that part of it out."""
+    reason = f"{case.episode.reason}; leave that source out, or mend it"
+    return case.no("unsupported", reason)
+
+
+def point_at_the_best(case: Case) -> Remedy | NoProposal:
+    """Tell a person where the run was best: whether to end it there is not an agent's choice."""
+    good = [c for c in case.window.checkpoints if c.good and c.step <= case.episode.onset_step]
+    best = f"; the state nearest to it is {good[-1].id} of step {good[-1].step}" if good else ""
+    reason = f"{case.episode.reason}{best}; whether to end the run there is a person's choice"
+    return case.no("unsupported", reason)
 
 
 def restore_epsilon(case: Case) -> Remedy | NoProposal:

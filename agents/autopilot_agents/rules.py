@@ -12,15 +12,18 @@ from autopilot.schema import Evidence, FindingKind, NoProposal, Proposal, Window
 from autopilot_agents.remedies import (
     Case,
     Remedy,
-    clip_gradients,
     go_back_and_clip,
     go_back_and_contain,
     go_back_and_lower_lr,
     go_back_and_restore_schedule,
     go_back_only,
     look_closer,
+    name_the_source,
+    point_at_the_best,
     raise_lr,
+    refresh_second_moment,
     restore_epsilon,
+    restore_knobs,
     restore_loss_scale,
     restore_schedule,
 )
@@ -47,7 +50,12 @@ MISDRIVEN: dict[FindingKind, tuple[Rung, ...]] = {
     "loss_scale_fault": (restore_loss_scale,) * 2,
     "dead_update": (restore_epsilon,),
     "lr_too_low": (raise_lr,) * 3,
-    "grad_spike": (clip_gradients,),
+    "data_repeat": (restore_knobs,),
+    "loss_spike": (refresh_second_moment,),
+    "grad_spike": (refresh_second_moment,),
+    "divergence": (refresh_second_moment,),
+    "bad_shard": (name_the_source,),
+    "overfit": (point_at_the_best,),
 }
 """Ladder of remedies where weights are sound and a setting is not."""
 

@@ -138,7 +138,19 @@ class Flight:
             if self._core.policy.canary.revert_if == "never":
                 return None
             canary = Canary(steps=self._core.policy.canary.steps)
-        return fix_bound(canary, before)
+        return fix_bound(canary, self._comparable(record, before))
+
+    def _comparable(self, record: ProposalRecord, before: Sequence[Row]) -> Sequence[Row]:
+        """The rows that what comes can be held against.
+
+        Where a setting is mended in place the weights stay, and so does the data: the remedy is to
+        be no worse than the sickness, not to bring back what was before, say, the data changed.
+        """
+        episode = self._core.observation.episodes.get(record.proposal.episode or "")
+        back = any(i.kind == "rollback" for i in record.proposal.interventions)
+        if episode is None or episode.diagnosis != "misdriven" or back:
+            return before
+        return [row for row in before if row.step >= episode.onset_step] or before
 
     def _supersede(self, by: str) -> None:
         for proposal_id in list(self._watches):

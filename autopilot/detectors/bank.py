@@ -1,7 +1,8 @@
 """All detectors over one run, each asked only about rows that concern it."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from autopilot.detectors.collapse import Collapse
 from autopilot.detectors.data_wait import DataWait
@@ -11,6 +12,7 @@ from autopilot.detectors.eps_dominated import EpsDominated
 from autopilot.detectors.grad_alarm import GradAlarm
 from autopilot.detectors.logit_growth import LogitGrowth
 from autopilot.detectors.loss_alarm import LossAlarm
+from autopilot.detectors.loss_scale_low import LossScaleLow
 from autopilot.detectors.lr_jump import LRJump
 from autopilot.detectors.lr_too_low import LRTooLow
 from autopilot.detectors.non_finite import NonFinite
@@ -32,6 +34,8 @@ from autopilot.schema.metrics import GRAD_NORM, LOSS
 
 Update = Callable[[Row], Finding | None]
 _PLANS = 256  # distinct sets of metrics remembered; a run has a handful
+_KEEP_EVERY = 10
+_KEPT = 256
 
 
 def default_detectors(loss: Trend | None = None, grad: Trend | None = None) -> tuple[Detector, ...]:
@@ -46,6 +50,7 @@ def default_detectors(loss: Trend | None = None, grad: Trend | None = None) -> t
         ScheduleFault(),
         LRJump(),
         SkippedUpdates(),
+        LossScaleLow(),
         ParametersUnchanged(),
         EpsDominated(),
         ParamJump(),
@@ -68,17 +73,27 @@ def default_detectors(loss: Trend | None = None, grad: Trend | None = None) -> t
     )
 
 
+class _Past(NamedTuple):
+    """What the trends knew after a step."""
+
+    step: int
+    loss: dict[str, Any]
+    grad: dict[str, Any]
+
+
 class DetectorBank:
     """Runs detectors over the rows of a run, in order.
 
-    A new branch, or steps that go backwards (a resume), restart every baseline.
+    A new branch, or steps that go backwards (a resume), restart every baseline. On a new branch the
+    trends of the loss and the gradient norm go on from what they were at the step that was gone
+    back to, so that a fault which comes again is seen at once; what a resume changed is not known.
 
     >>> bank = DetectorBank()
     >>> [finding.kind for finding in bank.update(Row(3, {"loss": float("nan")}))]
     ['non_finite']
     """
 
-    __slots__ = ("_branch", "_plans", "_step", "detectors", "grad", "loss")
+    __slots__ = ("_branch", "_past", "_plans", "_rows", "_step", "detectors", "grad", "loss")
 
     def __init__(self, detectors: Sequence[Detector] | None = None) -> None:
         self.loss = Trend(LOSS)
@@ -87,15 +102,21 @@ class DetectorBank:
         self.detectors: tuple[Detector, ...] = tuple(given)
         self._plans: dict[tuple[str, ...], tuple[Update, ...]] = {}
         self._branch: str | None = None
+        self._past: deque[_Past] = deque(maxlen=_KEPT)
+        self._rows = 0
         self._step = -1
 
     def update(self, row: Row) -> list[Finding]:
         """Show the row to every detector that it concerns; what they found."""
         step = row.step
-        if step < self._step or row.branch != self._branch:
+        if row.branch != self._branch:
             if self._branch is not None:
                 self.reset()
+                self._go_back(step)
             self._branch = row.branch
+        elif step < self._step:
+            self.reset()
+            self._past.clear()
         self._step = step
         names = tuple(row.values)
         plan = self._plans.get(names)
@@ -106,7 +127,18 @@ class DetectorBank:
             finding = update(row)
             if finding is not None:
                 found.append(finding)
+        self._rows += 1
+        if self._rows % _KEEP_EVERY == 0 and self.loss.ready and not self.loss.held:
+            self._past.append(_Past(step, self.loss.state_dict(), self.grad.state_dict()))
         return found
+
+    def _go_back(self, step: int) -> None:
+        """Let the trends go on from where they were before that step, if they were there."""
+        while self._past and self._past[-1].step >= step:
+            self._past.pop()
+        if self._past:
+            self.loss.load_state_dict(self._past[-1].loss)
+            self.grad.load_state_dict(self._past[-1].grad)
 
     def reset(self) -> None:
         """Restart every baseline: an intervention changed the run.

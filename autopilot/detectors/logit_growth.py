@@ -4,12 +4,14 @@ from math import isfinite
 
 from autopilot.detectors.base import BaseDetector, evidence_of
 from autopilot.detectors.latch import Latch
-from autopilot.schema import Finding, Row
+from autopilot.schema import Evidence, Finding, Row
 from autopilot.schema.metrics import LR, MAX_ATTENTION_LOGIT
 
 LIMIT = 100.0
 GROWTH = 3.0
 READINGS = 2
+SOUND = 0.3
+"""Share of the limit up to which attention is still soft enough to learn from."""
 
 
 class LogitGrowth(BaseDetector):
@@ -17,7 +19,8 @@ class LogitGrowth(BaseDetector):
 
     The growth is asked for because some pretrained models are above 100 from their first step and
     healthy. Two readings running; saturated attention does not come back by itself, and neither
-    does it with a lower rate in place.
+    does it with a lower rate in place, nor from a state in which it is half saturated: the finding
+    cites the last reading that was sound, which dates the onset.
 
     Wortsman et al. 2023, arXiv 2309.14322; Kimi K2, arXiv 2507.20534 (acts at 100).
 
@@ -27,10 +30,10 @@ class LogitGrowth(BaseDetector):
     [('logit_growth', 3)]
     """
 
-    __slots__ = ("_latch", "_lowest", "_run")
+    __slots__ = ("_latch", "_lowest", "_run", "_sound")
     name = "logit_growth"
     metrics: tuple[str, ...] = (MAX_ATTENTION_LOGIT,)
-    _kept = ("_latch", "_lowest", "_run")
+    _kept = __slots__
 
     def __init__(self) -> None:
         self._lowest = 0.0
@@ -39,6 +42,7 @@ class LogitGrowth(BaseDetector):
     def _clear(self) -> None:
         # The lowest reading outlives a reset: what counts as grown is a fact of the run.
         self._run = 0
+        self._sound: list[float] = []
         self._latch = Latch(calm=2, repeat=10)
 
     def update(self, row: Row) -> Finding | None:
@@ -47,6 +51,8 @@ class LogitGrowth(BaseDetector):
             return None
         if logit > 0.0 and (not self._lowest or logit < self._lowest):
             self._lowest = logit
+        if logit <= SOUND * LIMIT:
+            self._sound = [row.step, logit]
         if logit <= LIMIT or logit <= GROWTH * self._lowest:
             self._run = 0
             if self._latch.on:
@@ -64,5 +70,11 @@ class LogitGrowth(BaseDetector):
             score=logit / LIMIT,
             message=f"the largest attention logit is {logit:.4g} (limit {LIMIT:g}; lowest in this "
             f"run {self._lowest:.3g})",
-            evidence=evidence_of(row, MAX_ATTENTION_LOGIT, LR),
+            evidence=(*self._last_sound(), *evidence_of(row, MAX_ATTENTION_LOGIT, LR)),
         )
+
+    def _last_sound(self) -> tuple[Evidence, ...]:
+        if not self._sound:
+            return ()
+        step, logit = self._sound
+        return (Evidence(metric=MAX_ATTENTION_LOGIT, step=int(step), value=logit),)

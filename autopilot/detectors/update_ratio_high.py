@@ -121,7 +121,7 @@ class UpdateRatioHigh(BaseDetector):
         kind: FindingKind = "no_warmup" if bare else "lr_too_high"
         why = "; the learning rate started at its highest" if bare else ""
         seen: tuple[Evidence, ...] = ()
-        if began:
+        if began and (row.step <= EARLY_STEPS or first[1] > limit):
             seen = (Evidence(metric=UPDATE_RATIO, step=int(first[0]), value=first[1]),)
         return self._finding(
             row,

@@ -22,6 +22,7 @@ from autopilot.schema import (
     Rollback,
     Row,
     RunInfo,
+    SetKnob,
     Setting,
     Verdict,
     Window,
@@ -121,7 +122,8 @@ MISDRIVEN: list[tuple[FindingKind, dict[str, float], tuple[str, ...]]] = [
     ("loss_scale_fault", {}, ("set_knob",)),
     ("dead_update", {"eps_share": 0.99}, ("set_optimizer", "rewarm_lr")),
     ("lr_too_low", {"update_ratio": 0.0005}, ("scale_lr",)),
-    ("grad_spike", {"grad_norm_median": 0.4}, ("set_grad_clip",)),
+    ("grad_spike", {}, ("reset_optimizer_state", "rewarm_lr")),
+    ("loss_spike", {}, ("reset_optimizer_state", "rewarm_lr")),
 ]
 
 
@@ -299,3 +301,41 @@ def test_an_observer_never_proposes() -> None:
 def test_the_same_window_gives_the_same_answer() -> None:
     for kind, _ in DAMAGED:
         assert RuleAgent().propose(window(kind)) == RuleAgent().propose(window(kind))
+
+
+def test_a_knob_that_left_its_default_is_put_back_where_data_repeats() -> None:
+    shuffle = Setting(name="shuffle", value=0.0, default=1.0, minimum=0, maximum=1)
+    warm = Setting(name="warm", value=2.0, default=2.0, minimum=0, maximum=9)
+    can = capabilities(knobs={"shuffle": shuffle, "warm": warm})
+    answer = RuleAgent().propose(window("data_repeat", "misdriven", can=can))
+    assert isinstance(answer, Proposal)
+    assert answer.interventions == (SetKnob(name="shuffle", value=1.0),)
+
+
+def test_a_knob_that_an_intervention_set_is_left_as_it_is() -> None:
+    shuffle = Setting(name="shuffle", value=0.0, default=1.0, minimum=0, maximum=1)
+    ours = Proposal(interventions=(SetKnob(name="shuffle", value=0.0),), episode="e0")
+    answer = RuleAgent().propose(
+        window(
+            "data_repeat",
+            "misdriven",
+            can=capabilities(knobs={"shuffle": shuffle}),
+            history=[applied(1, ours)],
+        )
+    )
+    assert isinstance(answer, NoProposal)
+    assert answer.kind == "unsupported"
+
+
+@pytest.mark.parametrize("kind", ["bad_shard", "overfit"])
+def test_what_only_a_person_can_mend_is_told_and_not_treated(kind: FindingKind) -> None:
+    answer = RuleAgent().propose(window(kind, "misdriven"))
+    assert isinstance(answer, NoProposal)
+    assert (answer.kind, answer.episode) == ("unsupported", "e1")
+    assert "because" in answer.reason
+
+
+def test_of_an_overfit_run_the_state_nearest_to_its_best_is_named() -> None:
+    answer = RuleAgent().propose(window("overfit", "misdriven", onset=120))
+    assert isinstance(answer, NoProposal)
+    assert "s100 of step 100" in answer.reason

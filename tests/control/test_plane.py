@@ -480,6 +480,24 @@ def test_a_passed_canary_keeps(bench: Make) -> None:
     assert kept.canary_result is not None
 
 
+def test_a_setting_mended_in_place_is_held_against_the_sickness_and_not_what_was_before(
+    bench: Make,
+) -> None:
+    b = bench()
+    b.rows(60)
+    b.rows(8, lr=0.0, loss=6.0)
+    (episode,) = b.plane.episodes()
+    assert episode.diagnosis == "misdriven"
+    mended = b.propose(SetLR(value="plan"), episode=episode.id, canary=Canary(steps=5))
+    b.apply()
+    b.rows(6, loss=5.0)
+    kept = b.plane.proposal(mended.id)
+    assert kept.status == "kept"
+    assert kept.canary is not None
+    assert kept.canary.bound is not None
+    assert kept.canary.bound > 6.0
+
+
 def test_pausing_does_not_get_an_intervention_past_its_canary(bench: Make) -> None:
     b = bench()
     b.rows(60)

@@ -238,3 +238,18 @@ def test_the_state_of_the_bank_survives_a_round_trip() -> None:
     kinds(one, rows[:203])
     other.load_state_dict(one.state_dict())
     assert [one.update(row) for row in rows[203:]] == [other.update(row) for row in rows[203:]]
+
+
+def test_after_going_back_a_fault_that_comes_again_is_seen_at_once() -> None:
+    rows = list(healthy(0, 300))
+    again = [
+        changed(row, loss=row.values["loss"] * (3 if row.step >= 206 else 1))
+        for row in rows[195:260]
+    ]
+    bank = DetectorBank()
+    for row in rows:
+        bank.update(row)
+    found = [f for row in again for f in bank.update(row._replace(branch="main.1"))]
+    alarm = next(f for f in found if f.tier == "alarm")
+    assert alarm.kind == "loss_spike"
+    assert alarm.step <= 210

@@ -251,6 +251,23 @@ def test_spikes_are_left_out_but_only_so_many_in_a_row(tmp_path: Path) -> None:
     assert fly_with_spikes(tmp_path, policy) == [31, 32, 33]
 
 
+def test_updates_are_measured_closely_from_where_the_gradients_stand_out(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = Adam(model.parameters(), lr=1e-6)
+    with running(tmp_path, model, optimizer) as (session, person):
+        for batch in session.batches(BATCHES, steps=100):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            (loss * (10 if session.step == 83 else 1)).backward()
+            optimizer.step()
+            session.report(loss=loss)
+        rows = [row for row in person.rows() if row.step > 80]
+    measured = [row.step for row in rows if "second_moment_staleness" in row.values]
+    assert {84, 85, 86} <= set(measured)
+    assert measured[0] == 84
+    assert 95 not in measured
+
+
 def test_the_policy_switches_reflexes_off(tmp_path: Path) -> None:
     policy = Policy(reflexes=Reflexes(skip_spike_factor=0, skip_non_finite=False))
     assert fly_with_spikes(tmp_path, policy) == []

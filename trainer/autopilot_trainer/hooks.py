@@ -133,6 +133,8 @@ class StepHooks:
             self._skipped = True
             self._on_reflex(reflex, norm)
             return
+        if self.reflex.loud(norm):
+            self.telemetry.look_closer()
         if self.max_norm is not None:
             self._clip(gradients, norm)
         self.telemetry.before_update(parameters)

@@ -18,6 +18,9 @@ _DENSE_UNTIL = 50
 _EARLY_UNTIL = 500
 _EARLY_EVERY, _EVERY = 10, 20
 _SELDOM = 100
+_CLOSE_FOR = 5
+"""Updates that are measured from where the gradients stand out: what they do to the weights, and
+whether the second moment was ready for them, is known before anybody has to decide."""
 _SMALL = 200_000
 
 Values = dict[str, float]
@@ -41,11 +44,16 @@ class Telemetry:
         self._buffers: list[torch.Tensor] = []
         self._norm_before = 0.0
         self._updates = 0
+        self._close_until = 0
         self._observed: float | None = None
 
     def restart(self) -> None:
         """A branch began: measure densely again for a while."""
-        self._updates = 0
+        self._updates = self._close_until = 0
+
+    def look_closer(self) -> None:
+        """Measure the coming updates, whatever the interval."""
+        self._close_until = self._updates + _CLOSE_FOR
 
     def observe_grad_norm(self, norm: float) -> None:
         """Take the norm that the loop computed for the coming update instead of computing it."""
@@ -105,14 +113,17 @@ class Telemetry:
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
         self._before = None
-        if self._updates <= _DENSE_UNTIL or self._updates % _EVERY == 0:
+        if self._dense() or self._updates % _EVERY == 0:
             values.update(staleness(self._optimizer))
         if self._updates <= _DENSE_UNTIL or self._updates % _SELDOM == 0:
             values.update(eps_share(self._optimizer))
 
+    def _dense(self) -> bool:
+        return self._updates <= _DENSE_UNTIL or self._updates <= self._close_until
+
     def _due(self) -> bool:
         updates = self._updates
-        if updates <= _DENSE_UNTIL:
+        if self._dense():
             return True
         return updates % (_EARLY_EVERY if updates <= _EARLY_UNTIL else _EVERY) == 0
 

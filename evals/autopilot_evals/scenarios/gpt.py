@@ -4,6 +4,8 @@ There is no normalisation of queries and keys, no logit cap and no dropout: a le
 is too high saturates the attention within twenty steps, as it does at scale without them.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,8 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, *, post_norm: bool = False) -> None:
         super().__init__()
         self.heads, self.post_norm = heads, post_norm
+        self.watched = False
+        self.largest_logit: float | None = None
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.merge = nn.Linear(width, width, bias=False)
@@ -40,6 +44,7 @@ class Block(nn.Module):
             part.view(batch, length, self.heads, -1).transpose(1, 2)
             for part in self.qkv(x).split(width, dim=2)
         )
+        self.largest_logit = _largest_logit(q, k) if self.watched else None
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         out: Tensor = self.merge(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
@@ -47,6 +52,14 @@ class Block(nn.Module):
     def _expand(self, x: Tensor) -> Tensor:
         out: Tensor = self.contract(F.gelu(self.expand(x)))
         return out
+
+
+@torch.no_grad()
+def _largest_logit(q: Tensor, k: Tensor) -> float:
+    """Of all positions that may look at each other, scaled as the softmax has it."""
+    logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    hidden = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+    return float(logits.masked_fill(hidden, -math.inf).max())
 
 
 class GPT(nn.Module):
@@ -78,3 +91,15 @@ class GPT(nn.Module):
         x = self.symbols(inputs) + self.positions(torch.arange(inputs.shape[1]))
         out: Tensor = self.head(self.norm(self.blocks(x)))
         return out
+
+    def watch_logits(self, on: bool) -> None:
+        """Whether forward passes from here on keep their largest attention logit."""
+        for block in self.blocks:
+            assert isinstance(block, Block), "that is what it is made of"
+            block.watched = on
+
+    def largest_logit(self) -> float | None:
+        """The largest attention logit of the last forward pass; None if it was not watched."""
+        kept = [b.largest_logit for b in self.blocks if isinstance(b, Block)]
+        seen = [logit for logit in kept if logit is not None]
+        return max(seen, default=None)

@@ -1,12 +1,13 @@
 """A training with nothing wrong."""
 
 from autopilot_evals.scenarios import moves
+from autopilot_evals.scenarios.attention import with_attention_logits
 from autopilot_evals.scenarios.base import Arm, Scenario, Setup
 from autopilot_evals.scenarios.training import train, warmup_cosine
 
 
 def build(seed: int, arm: Arm, steps: int) -> Setup:
-    return train(seed, steps, warmup_cosine(steps))
+    return with_attention_logits(train(seed, steps, warmup_cosine(steps)))
 
 
 SCENARIO = Scenario(

@@ -1,13 +1,15 @@
 """A peak learning rate so high that the attention saturates once the warm-up is over."""
 
 from autopilot_evals.scenarios import moves
+from autopilot_evals.scenarios.attention import with_attention_logits
 from autopilot_evals.scenarios.base import Arm, Scenario, Setup
 from autopilot_evals.scenarios.training import PEAK_LR, sized, train, warmup_cosine
 
 
 def build(seed: int, arm: Arm, steps: int) -> Setup:
     peak = PEAK_LR if arm == "reference" else 10 * PEAK_LR
-    return train(seed, steps, warmup_cosine(steps, peak=peak), batches=sized(seed, steps))
+    setup = train(seed, steps, warmup_cosine(steps, peak=peak), batches=sized(seed, steps))
+    return with_attention_logits(setup)
 
 
 SCENARIO = Scenario(
