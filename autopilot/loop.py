@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from autopilot.errors import AutopilotError, Refused, Unreachable
+from autopilot.errors import Refused, Unreachable
 from autopilot.ports import Agent, Approver, Run
 from autopilot.schema import Episode, Event, NoProposal, Proposal, ProposalRecord, Window
+from autopilot.thinking import Decided, Reviewed, Thinking
 from autopilot.window import build_window
 
 log = logging.getLogger("autopilot.pilot")
@@ -41,6 +42,8 @@ class Autopilot:
         agent: Makes the proposals.
         approver: Takes what the policy asks about to a person; None leaves it to others, or to
             the policy's expiry.
+        apart: Ask an agent that consults a model on a thread of its own: the loop goes on looking
+            at the run, people's answers and its own heartbeat meanwhile.
         retry_seconds: After so long an agent that waits is asked again even though no step passed.
             Infinity where time is recorded, or stands still for the pilot.
     """
@@ -48,6 +51,7 @@ class Autopilot:
     run: Run
     agent: Agent
     approver: Approver | None = None
+    apart: bool = False
     retry_seconds: float = 2.0
     seen_seq: int = 0
     ended: bool = False
@@ -55,6 +59,10 @@ class Autopilot:
     _said: dict[str, NoProposal] = field(default_factory=dict)
     _offered: set[str] = field(default_factory=set)
     _attempts: int = 0
+    _thinking: Thinking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._thinking = Thinking(self.agent, apart=self.apart)
 
     def fly(self) -> None:
         """Pilot until the run ends or cannot be reached any more."""
@@ -77,16 +85,19 @@ class Autopilot:
         if any(event.kind == "run_ended" for event in events):
             self.ended = True
             self._withdraw_all("the run has ended")
+            self._thinking.close()
             return events
         self._follow_up(events)
+        self._conclude()
         for episode in self.run.episodes():
             if episode.status == "open" and (episode.alarm or episode.invariant_broken):
                 self._consider(episode)
-        self.run.heartbeat(self.seen_seq)
+        self.run.heartbeat(self.seen_seq, consultations=self._thinking.consultations())
         return events
 
     def _patience(self, wait: float) -> float:
-        return min(wait, 0.2) if any(c.again for c in self._considered.values()) else wait
+        soon = self._thinking.waiting or any(c.again for c in self._considered.values())
+        return min(wait, 0.2) if soon else wait
 
     def _consider(self, episode: Episode) -> None:
         records = self._records(episode)
@@ -96,11 +107,24 @@ class Autopilot:
             return
         if any(record.status in ("pending", "queued") for record in records):
             return
-        again = self._decide(episode)
-        # What this pass filed itself is no news at the next.
-        signature = _signature(episode, self._records(episode))
-        step = self.run.info().step
-        self._considered[episode.id] = _Considered(signature, step, time.monotonic(), again)
+        if not self._thinking.busy:  # one question at a time; this one is asked at a later pass
+            self._thinking.propose(episode, build_window(self.run, episode))
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Act on an answer that has come."""
+        match self._thinking.take():
+            case Decided(episode, window, answer):
+                again = self._file(window, answer, episode.id)
+                # What this pass filed itself is no news at the next.
+                signature = _signature(episode, self._records(episode))
+                step = self.run.info().step
+                self._considered[episode.id] = _Considered(signature, step, time.monotonic(), again)
+            case Reviewed(proposal, review):
+                if self.approver is not None and proposal in self._offered:
+                    self.approver.advise(proposal, review)
+            case None:
+                return
 
     def _records(self, episode: Episode) -> list[ProposalRecord]:
         return [r for r in self.run.proposals() if r.proposal.episode == episode.id]
@@ -111,17 +135,19 @@ class Autopilot:
             return True
         return abs(self.run.info().step - last.step) >= RETRY_STEPS
 
-    def _decide(self, episode: Episode) -> bool:
-        """Ask the agent and file what it says; whether to try again without any news."""
-        window = build_window(self.run, episode)
-        answer = self._ask(window)
+    def _file(self, window: Window, answer: Proposal | NoProposal, episode: str) -> bool:
+        """File what an agent says; whether to ask it again without any news."""
+        if isinstance(answer, Proposal) and self._is_over(episode):
+            reason = "the episode was over before the answer came"
+            answer = NoProposal(kind="waiting", reason=reason, episode=episode)
         if isinstance(answer, NoProposal):
-            if self._said.get(episode.id) != answer:
-                self._said[episode.id] = answer
-                self.run.heartbeat(self.seen_seq, answer)
-            return answer.kind == "waiting"
+            if self._said.get(episode) != answer:
+                self._said[episode] = answer
+                asked = self._thinking.consultations()
+                self.run.heartbeat(self.seen_seq, answer, asked)
+            return answer.kind in ("waiting", "transient")
         self._attempts += 1
-        key = f"{window.run.run_id}:{episode.id}:{window.run.seq}:{self._attempts}"
+        key = f"{window.run.run_id}:{episode}:{window.run.seq}:{self._attempts}"
         try:
             record = self.run.propose(answer, key=key)
         except Unreachable:
@@ -134,15 +160,8 @@ class Autopilot:
         rule = record.verdict.rule
         return record.status == "denied" and rule.startswith(("cooldown", "in_flight"))
 
-    def _ask(self, window: Window) -> Proposal | NoProposal:
-        try:
-            return self.agent.propose(window)
-        except AutopilotError:
-            raise
-        except Exception as error:  # an agent's fault never becomes an action
-            log.exception("agent %s failed", self.agent.name)
-            episode = window.episode.id if window.episode is not None else None
-            return NoProposal(kind="fault", reason=repr(error)[:300], episode=episode)
+    def _is_over(self, episode: str) -> bool:
+        return all(e.id != episode or e.status != "open" for e in self.run.episodes())
 
     # --- what waits for a person ------------------------------------------------------------------
 
@@ -155,7 +174,7 @@ class Autopilot:
             record = ProposalRecord.model_validate(body)
             if record.status != "pending" and record.id in self._offered:
                 self._withdraw(record.id, f"{record.status} by {event.actor}")
-        if self.approver is None:
+        if self.approver is None and not self._thinking.explains:
             return
         for record in self.run.proposals("pending"):
             if record.id not in self._offered:
@@ -164,9 +183,12 @@ class Autopilot:
                 self._offer(record, build_window(self.run, episode))
 
     def _offer(self, record: ProposalRecord, window: Window) -> None:
-        if self.approver is not None and record.id not in self._offered:
-            self._offered.add(record.id)
+        if record.id in self._offered:
+            return
+        self._offered.add(record.id)
+        if self.approver is not None:
             self.approver.offer(record, window)
+        self._thinking.review(record, window)
 
     def _withdraw(self, proposal_id: str, reason: str) -> None:
         self._offered.discard(proposal_id)

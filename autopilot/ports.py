@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from autopilot.schema import (
     CheckpointInfo,
+    Consultation,
     Episode,
     Event,
     Finding,
@@ -81,8 +82,13 @@ class Run(Protocol):
         """File a proposal; the same key again gives the same answer."""
         ...
 
-    def heartbeat(self, seen_seq: int, no_proposal: NoProposal | None = None) -> None:
-        """Say that everything up to that event was looked at."""
+    def heartbeat(
+        self,
+        seen_seq: int,
+        no_proposal: NoProposal | None = None,
+        consultations: Sequence[Consultation] = (),
+    ) -> None:
+        """Say that everything up to that event was looked at, and what models were asked."""
         ...
 
 
@@ -94,6 +100,22 @@ class Agent(Protocol):
     def propose(self, window: Window) -> Proposal | NoProposal: ...
 
 
+@runtime_checkable
+class Consulting(Agent, Protocol):
+    """An agent that asks a language model, and so takes seconds, costs money, and can explain.
+
+    It may be called from any thread, once at a time.
+    """
+
+    def review(self, record: ProposalRecord, window: Window) -> Consultation:
+        """Explain a proposal to the person who is to decide; never raises."""
+        ...
+
+    def consultations(self) -> Sequence[Consultation]:
+        """What models were asked since the last call, reviews included."""
+        ...
+
+
 class Approver(Protocol):
     """Takes proposals that the policy asks about to a person.
 
@@ -101,6 +123,10 @@ class Approver(Protocol):
     """
 
     def offer(self, record: ProposalRecord, window: Window) -> None: ...
+
+    def advise(self, proposal_id: str, review: Consultation) -> None:
+        """Show what a model has to say of a proposal that was offered."""
+        ...
 
     def withdraw(self, proposal_id: str, reason: str) -> None:
         """The proposal was settled elsewhere or expired."""

@@ -12,12 +12,14 @@ from autopilot.client import HttpRun, connect
 from autopilot.console.typed import make_intervention, parse_values
 from autopilot.console.words import change_words, interventions_words, proof_words
 from autopilot.errors import Refused, Unreachable
-from autopilot.schema import ProposalRecord
+from autopilot.schema import Consultation, ProposalRecord
 
 ProposalArgument = Annotated[str, typer.Argument(metavar="ID", help="A proposal, such as P3.")]
 Wait = Annotated[
     float, typer.Option("--wait", help="Seconds to wait until it is applied and read back.")
 ]
+_LATELY = 900
+"""Journal events that are looked through for what was said of a proposal."""
 _SETTLED = frozenset({"denied", "expired", "rejected", "kept", "reverted"})
 
 
@@ -61,7 +63,7 @@ def do(
 
 def pending(run: RunArgument, json: Json = False) -> None:
     """List the proposals that wait for a person."""
-    from autopilot.console.approver import proposal_view
+    from autopilot.console.approver import advice_view, proposal_view
     from autopilot.window import build_window
 
     with connect(run, "viewer", "pending") as live:
@@ -72,12 +74,26 @@ def pending(run: RunArgument, json: Json = False) -> None:
         if not records:
             console.print("nothing waits for a person")
         episodes = {episode.id: episode for episode in live.episodes()}
+        reviews = _reviews(live)
         for record in records:
             episode = episodes.get(record.proposal.episode or "")
             console.print(proposal_view(record, build_window(live, episode)))
+            for review in reviews.get(record.id, ()):
+                console.print(advice_view(review))
             console.print(
                 f"autopilot approve {run} {record.id}   or   autopilot deny {run} {record.id}"
             )
+
+
+def _reviews(live: HttpRun) -> dict[str, list[Consultation]]:
+    """What models said of proposals lately."""
+    found: dict[str, list[Consultation]] = {}
+    for event in live.events(max(0, live.info().seq - _LATELY)):
+        if event.kind == "consultation":
+            asked = Consultation.model_validate(event.body["consultation"])
+            if asked.purpose == "review" and asked.proposal is not None:
+                found.setdefault(asked.proposal, []).append(asked)
+    return found
 
 
 def approve(

@@ -24,6 +24,7 @@ from autopilot.client.answers import read_as, refusal, why
 from autopilot.errors import BadInput, NotARun, Unreachable
 from autopilot.schema import (
     CheckpointInfo,
+    Consultation,
     Episode,
     Event,
     Finding,
@@ -197,9 +198,18 @@ class HttpRun:
         unset = {"id", "episode", "claimed_by"}
         return self._post("/v1/findings", _finding, finding.model_dump(exclude=unset))
 
-    def heartbeat(self, seen_seq: int, no_proposal: NoProposal | None = None) -> None:
-        """Say that everything up to that event was looked at."""
-        body = {"seen_seq": seen_seq, "no_proposal": no_proposal}
+    def heartbeat(
+        self,
+        seen_seq: int,
+        no_proposal: NoProposal | None = None,
+        consultations: Sequence[Consultation] = (),
+    ) -> None:
+        """Say that everything up to that event was looked at, and what models were asked."""
+        body = {
+            "seen_seq": seen_seq,
+            "no_proposal": no_proposal,
+            "consultations": list(consultations),
+        }
         self._request("POST", "/v1/heartbeat", body)
 
     def reset_breaker(self) -> None:

@@ -22,6 +22,7 @@ from autopilot.console.typed import with_values
 from autopilot.console.words import clean, interventions_words, number, sparkline
 from autopilot.errors import AutopilotError, BadInput, OutOfBounds, Unsupported
 from autopilot.schema import (
+    Consultation,
     Intervention,
     ProposalRecord,
     Window,
@@ -68,6 +69,8 @@ class TerminalApprover:
         self._lines = LineReader(answers)
         self._waiting: deque[_Case] = deque()
         self._settled: dict[str, str] = {}
+        self._advice: dict[str, Consultation] = {}
+        self._asked: str | None = None
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="approver", daemon=True)
@@ -78,6 +81,15 @@ class TerminalApprover:
         with self._wake:
             self._waiting.append(_Case(record, window))
             self._wake.notify_all()
+
+    def advise(self, proposal_id: str, review: Consultation) -> None:
+        """Show what a model has to say of it: at once where the person is looking at it."""
+        with self._wake:
+            self._advice[proposal_id] = review
+            looking = self._asked == proposal_id
+        if looking:
+            self._console.print(advice_view(review))
+            self._console.print(f"{proposal_id}: {_KEYS}", markup=False)
 
     def withdraw(self, proposal_id: str, reason: str) -> None:
         """It was settled elsewhere."""
@@ -107,10 +119,18 @@ class TerminalApprover:
             except EOFError:
                 self._console.print("[dim]no more answers can be read here[/dim]")
                 return
+            finally:
+                with self._wake:
+                    self._asked = None
 
     def _ask(self, case: _Case) -> None:
         self._lines.discard()  # what was typed before this proposal was seen is no answer to it
         self._console.print(proposal_view(case.record, case.window))
+        with self._wake:
+            self._asked = case.record.id
+            review = self._advice.get(case.record.id)
+        if review is not None:
+            self._console.print(advice_view(review))
         while True:
             self._console.print(f"{case.record.id}: {_KEYS}", markup=False)
             answer = self._read(case.record.id)
@@ -248,6 +268,15 @@ def proposal_view(record: ProposalRecord, window: Window) -> Panel:
         meanwhile = "training waits" if held else "training goes on meanwhile"
         table.add_row("time left", f"{left / 60:.0f} min; {meanwhile}")
     return Panel(table, title=f"{record.id} by {record.actor}", title_align="left")
+
+
+def advice_view(review: Consultation) -> Panel:
+    """What a model has to say of a proposal; its figures were checked by code."""
+    text = Text(clean(review.text) or f"no answer: {review.outcome}")
+    if review.unverified:
+        words = f"\n{review.unverified} of the figures in it were NOT found in the run's journal"
+        text.append(words, style="bold red")
+    return Panel(text, title=f"{clean(review.model, 80)} on {review.proposal}", title_align="left")
 
 
 def details_view(record: ProposalRecord, window: Window) -> Table:

@@ -25,6 +25,7 @@ _STYLE = {
     "episode": "bold yellow",
     "proposal": "cyan",
     "no_proposal": "dim cyan",
+    "consultation": "dim cyan",
     "approval": "magenta",
     "applied": "bold green",
     "receipt": "green",

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from autopilot.schema import Event, Intervention, ProposalRecord, Receipt
+from autopilot.schema import Consultation, Event, Intervention, ProposalRecord, Receipt
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -109,6 +109,8 @@ def event_words(event: Event) -> tuple[str, str] | None:
         case "no_proposal":
             said = body["no_proposal"]
             return f"no proposal ({said['kind']})", clean(said["reason"])
+        case "consultation":
+            return _consultation_words(Consultation.model_validate(body["consultation"]))
         case "status":
             if record is not None:
                 return f"{record.id} {record.status}", clean(record.reason)
@@ -132,6 +134,16 @@ def event_words(event: Event) -> tuple[str, str] | None:
             return "pilot silent", clean(str(body.get("pilot", "")))
         case "rows_sealed":
             return None
+
+
+def _consultation_words(asked: Consultation) -> tuple[str, str]:
+    usage = asked.usage
+    price = "price unknown" if usage.price_usd is None else f"${usage.price_usd:.4f}"
+    tokens = f"{usage.input_tokens} tokens in, {usage.output_tokens} out"
+    about = f" of {asked.proposal}" if asked.proposal else ""
+    headline = f"{clean(asked.model, 80)} asked to {asked.purpose}{about}: {asked.outcome}"
+    text = f" — {clean(asked.text)}" if asked.text else ""
+    return headline, f"{usage.seconds:.1f} s, {tokens}, {price}{text}"
 
 
 def _record_words(event: Event, record: ProposalRecord) -> tuple[str, str]:

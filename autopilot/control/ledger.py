@@ -5,7 +5,7 @@ from typing import Any
 
 from autopilot.errors import NotFound
 from autopilot.guard import DAY, Past, batches_skipped
-from autopilot.schema import Event, Proposal, ProposalRecord, Verdict
+from autopilot.schema import Consultation, Event, Proposal, ProposalRecord, Verdict
 
 _KEPT = 200
 
@@ -17,6 +17,7 @@ class Ledger:
         self._records: dict[str, ProposalRecord] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._past: list[Past] = []
+        self._paid: list[tuple[float, float]] = []
         self._count = 0
 
     def file(
@@ -106,6 +107,16 @@ class Ledger:
             )
         )
 
+    def note_consultation(self, consultation: Consultation, time: float) -> None:
+        """Count what a model was paid, where the price is known."""
+        if consultation.usage.price_usd:
+            self._paid.append((time, consultation.usage.price_usd))
+
+    def llm_usd(self, time: float) -> float:
+        """Dollars paid to models within a day; forgets what is older."""
+        self._paid = [(at, usd) for at, usd in self._paid if time - at < DAY]
+        return sum(usd for _, usd in self._paid)
+
     def history(self, *, executed: int, time: float) -> tuple[Past, ...]:
         """What the budgets and cool-downs still count; forgets what is older."""
         self._past = [
@@ -116,6 +127,9 @@ class Ledger:
     def restore(self, events: Iterable[Event]) -> None:
         """Rebuild from the journal of an earlier process of the same run."""
         for event in events:
+            if event.kind == "consultation":
+                asked = Consultation.model_validate(event.body["consultation"])
+                self.note_consultation(asked, event.time)
             body = event.body.get("record")
             if body is None:
                 continue

@@ -17,6 +17,7 @@ from autopilot.control.core import SYSTEM, Core, TrainingSide
 from autopilot.control.desk import Desk
 from autopilot.control.flight import Flight, Hold
 from autopilot.control.observation import Observation, Sighting
+from autopilot.control.pilots import Pilots
 from autopilot.control.recorder import Recorder
 from autopilot.guard import Role
 from autopilot.journal import Journal
@@ -25,12 +26,12 @@ from autopilot.ports import Clock, SystemClock
 from autopilot.schema import (
     CheckpointInfo,
     Command,
+    Consultation,
     Episode,
     Event,
     Finding,
     Intervention,
     NoProposal,
-    PilotState,
     Proposal,
     ProposalRecord,
     ReadBack,
@@ -91,7 +92,7 @@ class ControlPlane:
         self._flight = Flight(self._core, self._desk)
         self._policy_text = policy_text
         self._started = clock.now()
-        self._lost_pilots: set[str] = set()
+        self._pilots = Pilots(self._core)
         self.steps = steps
 
     # --- the training thread --------------------------------------------------------------------
@@ -195,7 +196,7 @@ class ControlPlane:
             self._desk.expire()
             if self._flight.release():
                 self._changed.notify_all()
-            self._check_pilots()
+            self._pilots.check()
 
     def _drain(self) -> None:
         waiting = len(self._rows)
@@ -226,22 +227,12 @@ class ControlPlane:
             core.note_episode(episode)
             self._flight.consider_hold(episode)
 
-    def _check_pilots(self) -> None:
-        core = self._core
-        lost = {actor for actor, pilot in core.pilots.items() if not core.is_alive(pilot)}
-        for actor in sorted(lost - self._lost_pilots):
-            core.write("heartbeat_lost", SYSTEM, {"pilot": actor})
-        self._lost_pilots = lost
-
     # --- clients: reading -----------------------------------------------------------------------
 
     def info(self) -> RunInfo:
         """Identity and present state."""
         with self._lock:
             core, here = self._core, self._core.observation
-            pilot = max(core.pilots.values(), key=lambda p: p.last_pass, default=None)
-            if pilot is not None:
-                pilot = pilot.model_copy(update={"alive": core.is_alive(pilot)})
             return RunInfo(
                 name=core.recorder.journal.name,
                 run_id=core.recorder.journal.run_id,
@@ -256,7 +247,9 @@ class ControlPlane:
                 policy_digest=core.policy.digest(),
                 autonomy=core.policy.autonomy,
                 breaker_open=core.breaker_open,
-                pilot=pilot,
+                llm_usd_per_day=core.policy.budget.llm_usd.per_day,
+                llm_usd_spent=core.ledger.llm_usd(core.clock.now()),
+                pilot=self._pilots.latest(),
                 last_values=dict(here.last_values),
                 faults=tuple(core.recorder.faults[-20:]),
             )
@@ -398,21 +391,16 @@ class ControlPlane:
             return claimed
 
     def heartbeat(
-        self, *, actor: str, seen_seq: int, no_proposal: NoProposal | None = None
+        self,
+        *,
+        actor: str,
+        seen_seq: int,
+        no_proposal: NoProposal | None = None,
+        consultations: Sequence[Consultation] = (),
     ) -> None:
-        """The pilot lives and has looked at everything up to that event."""
+        """The pilot lives, has looked at everything up to that event, and asked these models."""
         with self._lock:
-            core = self._core
-            before = core.pilots.get(actor)
-            first = before is None or not core.is_alive(before)
-            core.pilots[actor] = PilotState(
-                actor=actor, last_pass=core.clock.now(), seen_seq=seen_seq, alive=True
-            )
-            if first:
-                self._lost_pilots.discard(actor)
-                core.write("heartbeat", actor, {"pilot": actor})
-            if no_proposal is not None:
-                core.write("no_proposal", actor, {"no_proposal": no_proposal.model_dump()})
+            self._pilots.hear(actor, seen_seq, no_proposal, consultations)
             if self._flight.release():
                 self._changed.notify_all()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from autopilot.control.plane import ControlPlane
 from autopilot.schema import (
     CheckpointInfo,
+    Consultation,
     Episode,
     Event,
     Finding,
@@ -64,6 +65,16 @@ class PlaneRun:
         """File a proposal: judged, and applied at the coming boundary where it is allowed."""
         return self._plane.propose(proposal, actor=self._actor, key=key)
 
-    def heartbeat(self, seen_seq: int, no_proposal: NoProposal | None = None) -> None:
-        """Say that everything up to that event was looked at."""
-        self._plane.heartbeat(actor=self._actor, seen_seq=seen_seq, no_proposal=no_proposal)
+    def heartbeat(
+        self,
+        seen_seq: int,
+        no_proposal: NoProposal | None = None,
+        consultations: Sequence[Consultation] = (),
+    ) -> None:
+        """Say that everything up to that event was looked at, and what models were asked."""
+        self._plane.heartbeat(
+            actor=self._actor,
+            seen_seq=seen_seq,
+            no_proposal=no_proposal,
+            consultations=consultations,
+        )

@@ -1,6 +1,7 @@
 """The one vocabulary: on the wire, in the journal, in prompts and in evaluation."""
 
 from autopilot.schema.base import Number, Record
+from autopilot.schema.consultations import Consultation, Usage
 from autopilot.schema.decisions import (
     Approval,
     Canary,
@@ -8,6 +9,7 @@ from autopilot.schema.decisions import (
     Change,
     Command,
     NoProposal,
+    NoProposalKind,
     Proposal,
     ProposalRecord,
     ProposalStatus,
@@ -74,6 +76,7 @@ __all__ = [
     "Change",
     "CheckpointInfo",
     "Command",
+    "Consultation",
     "Diagnosis",
     "Episode",
     "Evaluate",
@@ -86,6 +89,7 @@ __all__ = [
     "Intervention",
     "MetricSummary",
     "NoProposal",
+    "NoProposalKind",
     "Note",
     "Number",
     "Pause",
@@ -116,6 +120,7 @@ __all__ = [
     "Stop",
     "TableRow",
     "Tier",
+    "Usage",
     "Verdict",
     "Window",
     "intervention_adapter",

@@ -53,6 +53,23 @@ class Proposal(Record):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
+NoProposalKind = Literal[
+    "benign",  # nothing is wrong
+    "waiting",  # not yet
+    "cannot_tell",  # the figures do not say what is wrong
+    "exhausted",  # everything it knows was tried, or a person said no
+    "unsupported",  # the run does not offer what would help
+    "fault",  # the agent itself failed
+    "transient",  # a model did not answer in time, or its server was busy or down
+    "fatal",  # a model cannot be asked at all: key, name, request
+    "protocol",  # a model's server answered something that is no answer
+    "invalid",  # a model's answer stayed unusable after every repair
+    "refused",  # a model would not answer
+    "budget",  # the policy's money for models is spent, or a price is unknown
+]
+"""Why an agent does not act. Every kind means the same to the run: nothing happens."""
+
+
 class NoProposal(Record):
     """An agent looked at an episode and does not act.
 
@@ -61,7 +78,7 @@ class NoProposal(Record):
         reason: What it would need to know, or why waiting is right.
     """
 
-    kind: Literal["benign", "waiting", "cannot_tell", "exhausted", "unsupported", "fault"]
+    kind: NoProposalKind
     reason: str
     episode: str | None = None
 

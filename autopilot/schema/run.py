@@ -78,7 +78,12 @@ class PilotState(Record):
 
 
 class RunInfo(Record):
-    """Identity and present state of a run."""
+    """Identity and present state of a run.
+
+    Attributes:
+        llm_usd_per_day: Dollars that the policy lets agents spend on language models in 24 hours.
+        llm_usd_spent: What they spent in the last 24 hours, as far as prices are known.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -94,6 +99,8 @@ class RunInfo(Record):
     policy_digest: str
     autonomy: Literal["observe", "suggest", "act"]
     breaker_open: bool = False
+    llm_usd_per_day: float = 0.0
+    llm_usd_spent: float = 0.0
     pilot: PilotState | None = None
     last_values: dict[str, Number] = Field(default_factory=dict)
     faults: tuple[str, ...] = ()
@@ -108,6 +115,7 @@ EventKind = Literal[
     "episode",
     "proposal",
     "no_proposal",
+    "consultation",
     "approval",
     "applied",
     "rejected",

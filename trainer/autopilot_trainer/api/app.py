@@ -268,7 +268,12 @@ def _agent_routes(plane: Plane) -> APIRouter:
 
     @router.post("/heartbeat", status_code=204)
     def heartbeat(who: Agent, body: HeartbeatBody) -> Response:
-        plane.heartbeat(actor=who.actor, seen_seq=body.seen_seq, no_proposal=body.no_proposal)
+        plane.heartbeat(
+            actor=who.actor,
+            seen_seq=body.seen_seq,
+            no_proposal=body.no_proposal,
+            consultations=body.consultations,
+        )
         return Response(status_code=204)
 
     @router.post("/breaker/reset", status_code=204)

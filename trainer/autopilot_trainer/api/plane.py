@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 from autopilot.schema import (
     CheckpointInfo,
+    Consultation,
     Episode,
     Event,
     Finding,
@@ -83,7 +84,14 @@ class Plane(Protocol):
 
     def claim(self, finding: Finding, *, actor: str) -> Finding: ...
 
-    def heartbeat(self, *, actor: str, seen_seq: int, no_proposal: NoProposal | None) -> None: ...
+    def heartbeat(
+        self,
+        *,
+        actor: str,
+        seen_seq: int,
+        no_proposal: NoProposal | None,
+        consultations: Sequence[Consultation],
+    ) -> None: ...
 
     def reset_breaker(self, *, actor: str) -> None: ...
 

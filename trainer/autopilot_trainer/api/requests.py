@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from autopilot.schema import Intervention, NoProposal, Record
+from autopilot.schema import Consultation, Intervention, NoProposal, Record
 
 Interventions = tuple[Intervention, ...]
 
@@ -37,3 +37,4 @@ class HeartbeatBody(Record):
 
     seen_seq: int = Field(ge=0)
     no_proposal: NoProposal | None = None
+    consultations: tuple[Consultation, ...] = Field(default=(), max_length=16)
