@@ -105,7 +105,14 @@ class Consulting(Agent, Protocol):
     """An agent that asks a language model, and so takes seconds, costs money, and can explain.
 
     It may be called from any thread, once at a time.
+
+    Attributes:
+        model: Which model, as its vendor calls it.
+        prompt_sha: Digest of the prompts that it is asked with.
     """
+
+    model: str
+    prompt_sha: str
 
     def review(self, record: ProposalRecord, window: Window) -> Consultation:
         """Explain a proposal to the person who is to decide; never raises."""

@@ -71,6 +71,11 @@ class Says:
         return self.answer(window)
 
 
+def to_plan(window: Window) -> Proposal:
+    assert window.episode is not None
+    return Proposal(interventions=(SetLR(value="plan"),), episode=window.episode.id)
+
+
 def clip(window: Window) -> Proposal:
     episode = window.episode.id if window.episode is not None else None
     return Proposal(interventions=(SetGradClip(max_norm=1.0),), episode=episode)
@@ -169,6 +174,17 @@ def test_a_run_that_went_on_in_a_new_process_is_found_again(tmp_path: Path) -> N
     assert [e.kind for e in again].index("applied") > [e.kind for e in again].index("finding")
 
 
+def test_a_replay_offers_what_the_run_said_it_offers(tmp_path: Path) -> None:
+    bench = Bench(OPEN, tmp_path / "journal.sqlite")
+    bench.rows(40)
+    bench.rows(5, lr=0.0)
+    bench.plane.close()
+    agent = Says(clip)
+    report = replay(read_run(tmp_path / "journal.sqlite"), agent, ANYTHING)
+    assert report.decisions[0].verdict.rule == "capabilities"
+    assert agent.windows[0].run.capabilities.interventions == bench.side.offered
+
+
 def test_what_was_applied_live_counts_in_the_replay(tmp_path: Path) -> None:
     bench = Bench(OPEN, tmp_path / "journal.sqlite")
     bench.rows(40)
@@ -179,7 +195,7 @@ def test_what_was_applied_live_counts_in_the_replay(tmp_path: Path) -> None:
     bench.plane.end("ended", "done")
     bench.plane.close()
     cooling = parse_policy('default = "allow"\n[cooldown]\nsteps = 100\n')
-    agent = Says(clip)
+    agent = Says(to_plan)
     report = replay(read_run(tmp_path / "journal.sqlite"), agent, cooling)
     (applied,) = report.applied
     assert (applied.step, applied.record.actor, applied.record.status) == (
@@ -396,7 +412,7 @@ def test_what_the_policy_puts_off_is_proposed_again_later(tmp_path: Path) -> Non
         bench.rows(1, lr=0.0)
     bench.plane.close()
     cooling = parse_policy('default = "allow"\n[cooldown]\nsteps = 20\n')
-    report = replay(read_run(tmp_path), Says(clip), cooling)
+    report = replay(read_run(tmp_path), Says(to_plan), cooling)
     assert [d.verdict.decision for d in report.decisions][-1] == "allow"
     assert report.decisions[-1].step - 40 >= 20
     assert report.decisions[0].verdict.rule == "cooldown.steps"

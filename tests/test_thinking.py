@@ -41,7 +41,7 @@ def consultation(**changes: Any) -> Consultation:
 class Model:
     """Answers as it is told, when it is let."""
 
-    name = "llm"
+    name, model, prompt_sha = "llm", "m-1", "ab"
 
     def __init__(self, answer: Callable[[Window], Proposal | NoProposal]) -> None:
         self.answer, self.asked = answer, 0

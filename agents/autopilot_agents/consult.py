@@ -35,6 +35,8 @@ class RulesAndModel:
     def __init__(self, rules: Agent, model: Consulting) -> None:
         self._rules = rules
         self._model = model
+        self.model = model.model
+        self.prompt_sha = model.prompt_sha
 
     def propose(self, window: Window) -> Proposal | NoProposal:
         """The rules' answer, or the model's where the rules are at a loss."""

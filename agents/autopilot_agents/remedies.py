@@ -41,6 +41,8 @@ HEALTHY_EPS = 1e-8
 CLIP_OVER_MEDIAN = 2.0
 EXPLODED = 30.0
 """Gradient norm over its median that no bad batch was seen to cause; healthy logs reach 7.5."""
+OUTGROWN = 2.5
+"""Second-moment staleness from which on a change of data is one that Adam was not ready for."""
 _EARLY = 60
 """Sickness that began before this step leaves nothing worth going back to but the beginning."""
 _DONE = frozenset({"applied", "kept", "reverted"})
@@ -292,8 +294,27 @@ def restore_knobs(case: Case) -> Remedy | NoProposal:
     )
 
 
+def calm_gradients(case: Case) -> Remedy | NoProposal:
+    """Make Adam's moments afresh where gradients outgrew them, else clip from here on."""
+    if _outgrown(case):
+        return refresh_second_moment(case)
+    max_norm = float(f"{_healthy_clip(case):.2g}")
+    return Remedy(
+        (SetGradClip(max_norm=max_norm),),
+        f"gradients spike while the weights are sound; clip them at {max_norm:g}",
+        "the gradient norm stays bounded",
+    )
+
+
+def _outgrown(case: Case) -> bool:
+    stale = case.figure(metrics.SECOND_MOMENT_STALENESS)
+    return stale is not None and stale >= OUTGROWN
+
+
 def refresh_second_moment(case: Case) -> Remedy | NoProposal:
     """Let Adam forget what it knew of gradients that are no more, and ease into the new ones."""
+    if not _outgrown(case):
+        return case.no("cannot_tell", f"{case.episode.reason}, and no reading says so by now")
     return Remedy(
         (ResetOptimizerState(), RewarmLR(steps=REWARM_STEPS)),
         "Adam's second moment is of data that is over, so every update is far too large until it "

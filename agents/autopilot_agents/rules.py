@@ -12,6 +12,7 @@ from autopilot.schema import Evidence, FindingKind, NoProposal, Proposal, Window
 from autopilot_agents.remedies import (
     Case,
     Remedy,
+    calm_gradients,
     go_back_and_clip,
     go_back_and_contain,
     go_back_and_lower_lr,
@@ -52,7 +53,7 @@ MISDRIVEN: dict[FindingKind, tuple[Rung, ...]] = {
     "lr_too_low": (raise_lr,) * 3,
     "data_repeat": (restore_knobs,),
     "loss_spike": (refresh_second_moment,),
-    "grad_spike": (refresh_second_moment,),
+    "grad_spike": (calm_gradients,),
     "divergence": (refresh_second_moment,),
     "bad_shard": (name_the_source,),
     "overfit": (point_at_the_best,),

@@ -1,28 +1,18 @@
 """``autopilot eval``: how well detectors find and agents decide."""
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import isnan
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from autopilot.cli.output import Json, console, print_json
 from autopilot.errors import BadInput
 
 if TYPE_CHECKING:
-    from autopilot_evals.scoring.detection import Line
-    from autopilot_evals.suites.decisions import DecisionReport
-    from autopilot_evals.suites.detection import DetectionReport
-
-
-DRAWS = 20
-"""Times that a rule by chance is drawn, unless told otherwise."""
-SEEDS = 5
-"""Times that a scenario is trained, unless told otherwise."""
+    from autopilot_evals.suites.asked import Asked
+    from autopilot_evals.suites.engines import Engine
+    from autopilot_evals.suites.results import Results
 
 
 def register(app: typer.Typer) -> None:
@@ -30,30 +20,22 @@ def register(app: typer.Typer) -> None:
     app.command(name="eval")(evaluate)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the command line asks of a suite."""
-
-    corpus: Path | None
-    scenarios: tuple[str, ...]
-    agents: tuple[str, ...]
-    seeds: int | None
-    jobs: int
-    out: Path | None
-    report: Path | None
-    json: bool
-
-
 def evaluate(
     suite: Annotated[
         str,
         typer.Argument(
-            metavar="SUITE", help="detection, decisions or sandbox.", show_default=False
+            metavar="SUITE",
+            help="detection, decisions or sandbox; or a .toml file that names one or several.",
+            show_default=False,
         ),
     ],
     corpus: Annotated[
         Path | None,
-        typer.Option("--corpus", metavar="DIR", help="Labelled recordings, or decisions."),
+        typer.Option(
+            "--corpus",
+            metavar="DIR",
+            help="Labelled recordings, or decisions; by default those that come along.",
+        ),
     ] = None,
     agent: Annotated[
         list[str] | None,
@@ -63,6 +45,14 @@ def evaluate(
         list[str] | None,
         typer.Option("--scenario", help="Of the sandbox, instead of all; repeat it for more."),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="development or held_out, instead of both."),
+    ] = None,
+    references: Annotated[
+        bool,
+        typer.Option("--references", help="Agents of others fly in the sandbox too."),
+    ] = False,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -71,8 +61,16 @@ def evaluate(
             help="Times that rules by chance are drawn (20), or a scenario is trained (5).",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="processes, or ray: the cluster that RAY_ADDRESS names, or one started here.",
+        ),
+    ] = "processes",
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes; by default one a core.")
+        int | None,
+        typer.Option("--jobs", min=1, help="Pieces of work at once; by default one a core."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -86,158 +84,73 @@ def evaluate(
 ) -> None:
     """Score the run's own detectors, or agents, beside rules that must not look good.
 
-    DIR is a folder with an index.csv, or recordings with a labels.json beside them.
+    DIR is a folder with an index.csv, or recordings with a labels.json beside them. Options
+    override what a file says; of a file of several suites each writes a page of its own, and
+    --json prints one object by name.
 
     autopilot eval detection --corpus recordings
 
     autopilot eval decisions --corpus recordings --agent rules --agent observe --report out.html
 
     autopilot eval sandbox --agent rules --seeds 5 --out sandbox.jsonl
+
+    autopilot eval mine.toml --engine ray --out results.jsonl
     """
-    if suite not in SUITES:
-        raise BadInput(f"{suite}: no such suite; known: {', '.join(SUITES)}")
-    agents = tuple(dict.fromkeys(agent or ("rules",)))
-    cores = os.cpu_count() or 1
-    if report is not None:
-        from autopilot_evals.report.file import check_report
-
-        check_report(report)  # before hours of work, not after
-    asked = _Asked(corpus, tuple(scenario or ()), agents, seeds, jobs or cores, out, report, json)
-    SUITES[suite](asked)
-
-
-def _detection(asked: _Asked) -> None:
-    from autopilot.cli.fly import make_agent
-    from autopilot_evals.corpus import read_corpus
-    from autopilot_evals.suites import detection
+    from autopilot_evals.suites.asked import read_asked
+    from autopilot_evals.suites.engines import make_engine
     from autopilot_evals.suites.results import Results
 
-    if asked.corpus is None:
-        raise BadInput("--corpus: name a folder of labelled recordings to detect in")
-    agents = [make_agent(name) for name in asked.agents]
-    runs = read_corpus(asked.corpus)
-    read = list(detection.read_all(runs, Results(asked.out), asked.jobs))
-    found = detection.report(runs, read, seeds=asked.seeds or DRAWS)
-    if asked.report is not None:
-        from autopilot_evals.report.detection import detection_page
-        from autopilot_evals.report.file import write_report
-
-        write_report(asked.report, detection_page(found, runs, read, agents))
-    if asked.json:
-        print_json(detection.as_json(found))
-    else:
-        _show_detection(found)
-
-
-def _show_detection(found: "DetectionReport") -> None:
-    from autopilot_evals.suites.detection import verdict
-
-    for part, lines in found.lines.items():
-        console.print(_detection_table(part.replace("_", " "), lines))
-    table = Table("kind of event", "must be found", "events", "noticed", "delay", box=None)
-    for kind in found.kinds:
-        needed = "yes" if kind.needed else "no"
-        delay = "-" if kind.delay_rows is None else f"{kind.delay_rows:.0f} rows"
-        table.add_row(kind.kind, needed, str(kind.events), f"{kind.noticed:g}", delay)
-    console.print(table)
-    for run, one in found.missed:
-        event = one.event
-        console.print(f"missed: {event.kind} at {event.onset}, {run}: {event.note}", markup=False)
-    for run, alarm in found.cried:
-        console.print(f"false alarm: {alarm.kind} at {alarm.step}, {run}", markup=False)
-    reached = verdict(found.lines["all"][0])
-    console.print("target reached" if reached else "[bold]target missed[/bold]")
+    options = {
+        "corpus": corpus,
+        "agents": tuple(dict.fromkeys(agent)) if agent else None,
+        "scenarios": tuple(scenario) if scenario else None,
+        "split": split,
+        "references": references or None,
+        "seeds": seeds,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    asked = read_asked(suite, given)
+    pages = {name: _page_of(report, name) for name in asked}
+    plans = {}
+    for name, one in asked.items():
+        try:
+            plans[name] = _planned(one, pages[name])
+        except BadInput as error:
+            where = f"{suite}, {name}" if name else suite
+            raise BadInput(f"{where}: {error}") from error
+    spread, results = make_engine(engine, jobs), Results(out)
+    found = {}
+    for name, plan in plans.items():
+        if name and not json:
+            console.rule(name)
+        found[name] = plan(spread, results, not json)
+    if json:
+        print_json(found.get("", found))
 
 
-def _detection_table(title: str, lines: Sequence["Line"]) -> Table:
-    events = f"{title}: {lines[0].events} events in {lines[0].runs} runs"
-    table = Table(title=events, box=None, pad_edge=False)
-    table.add_column("rule", no_wrap=True)
-    for name in ("recall", "95 %", "delay", "false", "/1000 steps", "/1000 rows"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        low, high = line.recall_95
-        table.add_row(
-            line.rule,
-            _number(line.recall),
-            f"{low:.2f}-{high:.2f}",
-            "-" if line.delay_rows is None else f"{line.delay_rows:.3g} rows",
-            f"{line.false_alarms:.0f}",
-            f"{line.per_1000_steps:.4f}",
-            f"{line.per_1000_rows:.3f}",
-        )
-    return table
+Plan = Callable[["Engine", "Results", bool], dict[str, object]]
+"""Evaluates, shows what was found if it is to be shown, and gives it as plain values."""
 
 
-def _decisions(asked: _Asked) -> None:
-    from autopilot.cli.fly import make_agent
-    from autopilot_evals.suites import decisions
+def _planned(asked: "Asked", page: Path | None) -> Plan:
+    """Everything that can be said against it is said here, and not after hours of work."""
+    from autopilot.cli import decisions, detection, sandbox
 
-    agents = [make_agent(name) for name in asked.agents]
-    chosen, unreviewed = decisions.chosen(asked.corpus)
-    if not chosen:
-        raise BadInput(f"{asked.corpus}: none of its decisions was reviewed")
-    found = decisions.report(agents, chosen, seeds=asked.seeds or DRAWS, unreviewed=unreviewed)
-    if asked.out is not None:
-        decisions.write_answers(asked.out, found)
-    if asked.report is not None:
-        from autopilot_evals.report.decisions import decisions_page
-        from autopilot_evals.report.file import write_report
-
-        write_report(asked.report, decisions_page(found))
-    if asked.json:
-        print_json(decisions.as_json(found))
-    else:
-        _show_decisions(found)
+    match asked.suite:
+        case "detection":
+            return detection.planned(asked, page)
+        case "decisions":
+            return decisions.planned(asked, page)
+        case "sandbox":
+            return sandbox.planned(asked, page)
 
 
-def _show_decisions(found: "DecisionReport") -> None:
-    table = Table(title="decisions of experts", box=None, pad_edge=False)
-    table.add_column("agent", no_wrap=True)
-    for name in ("agrees", "95 %", "to act", "to hold", "balanced", "harms", "invented"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for line in found.lines:
-        table.add_row(
-            line.agent,
-            _number(line.agreement),
-            "-".join(f"{bound:.2f}" for bound in line.agreement_95),
-            _number(line.where_to_act),
-            _number(line.where_to_hold),
-            _number(line.balanced),
-            _number(line.harm),
-            str(line.invented),
-        )
-    console.print(table)
-    for name, pairs in found.answers.items():
-        for decision, one in pairs:
-            if one.grade in ("harmful", "unlisted"):
-                words = f"{name}, {one.grade}: {one.answer} at {decision.run}: {decision.what}"
-                console.print(f"{words} (done then: {decision.expert})", markup=False)
-    if found.unreviewed:
-        console.print(f"{len(found.unreviewed)} decisions of the corpus are not reviewed")
+def _page_of(report: Path | None, name: str) -> Path | None:
+    """Where the report of a suite goes; of several, beside one another."""
+    if report is None:
+        return None
+    from autopilot_evals.report.file import check_report
 
-
-def _sandbox(asked: _Asked) -> None:
-    from autopilot.cli.sandbox import evaluate_sandbox
-
-    evaluate_sandbox(
-        asked.scenarios,
-        asked.agents,
-        seeds=asked.seeds or SEEDS,
-        jobs=asked.jobs,
-        out=asked.out,
-        page=asked.report,
-        json=asked.json,
-    )
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None or isnan(value) else f"{value:.{digits}f}"
-
-
-SUITES: dict[str, Callable[[_Asked], None]] = {
-    "detection": _detection,
-    "decisions": _decisions,
-    "sandbox": _sandbox,
-}
-"""What can be evaluated, by the name a user types."""
+    page = report.with_stem(f"{report.stem}-{name}") if name else report
+    check_report(page)
+    return page

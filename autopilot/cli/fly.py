@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -38,20 +38,35 @@ def register(app: typer.Typer) -> None:
 
 
 def make_agent(name: str) -> Agent:
-    """An agent by name.
+    """An agent by name, to pilot a run.
 
     Raises:
         BadInput: There is none of that name.
     """
+    return _made(name, _agents())
+
+
+def make_any_agent(name: str) -> Agent:
+    """An agent by name, to be evaluated: also those that others use, and habits.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    from autopilot_evals.baselines.pilots import PILOTS
+
+    return _made(name, {**_agents(), **PILOTS})
+
+
+def _agents() -> dict[str, Callable[[], Agent]]:
     from autopilot_agents.rules import ObserveAgent, RuleAgent
 
-    agents: dict[str, type[RuleAgent | ObserveAgent]] = {
-        "rules": RuleAgent,
-        "observe": ObserveAgent,
-    }
-    if name not in agents:
-        raise BadInput(f"--agent {name}: no such agent; known: {', '.join(agents)}")
-    return agents[name]()
+    return {"rules": RuleAgent, "observe": ObserveAgent}
+
+
+def _made(name: str, known: dict[str, Callable[[], Agent]]) -> Agent:
+    if name not in known:
+        raise BadInput(f"--agent {name}: no such agent; known: {', '.join(known)}")
+    return known[name]()
 
 
 def run(

@@ -105,11 +105,11 @@ def make_pilot(name: str) -> Agent:
     Raises:
         BadInput: There is none of that name, or the factory makes none.
     """
-    from autopilot.cli.fly import make_agent
+    from autopilot.cli.fly import make_any_agent
 
     if ":" not in name:
         try:
-            return make_agent(name)
+            return make_any_agent(name)
         except BadInput as error:
             raise BadInput(f"{error}; or package.module:factory for your own") from error
     module, _, attribute = name.partition(":")

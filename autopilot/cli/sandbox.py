@@ -16,49 +16,55 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from autopilot.cli.output import console, print_json
+from autopilot.cli.output import console
+from autopilot.errors import BadInput
 
 if TYPE_CHECKING:
-    from autopilot_evals.forks import Outcome
+    from autopilot.cli.evaluate import Plan
     from autopilot_evals.forks.scores import ScenarioScore, Summary
+    from autopilot_evals.suites.asked import Asked
+    from autopilot_evals.suites.engines import Engine
     from autopilot_evals.suites.results import Results
-    from autopilot_evals.suites.sandbox import SandboxReport, Task
+    from autopilot_evals.suites.sandbox import Flown, SandboxReport, Task
+
+_SEEDS = 5
+"""Times that a scenario is trained, unless told otherwise."""
 
 
-def evaluate_sandbox(
-    names: Sequence[str],
-    agents: tuple[str, ...],
-    *,
-    seeds: int,
-    jobs: int,
-    out: Path | None,
-    page: Path | None,
-    json: bool,
-) -> None:
-    """Train, score and show."""
-    from autopilot.cli.fly import make_agent
+def planned(asked: "Asked", page: Path | None) -> "Plan":
+    """Choose the trainings now, and do them when it is begun.
+
+    Raises:
+        BadInput: There is no such agent or scenario, or none on that side of the split.
+    """
+    from autopilot.cli.fly import make_any_agent
+    from autopilot_evals.baselines.pilots import FLOWN
     from autopilot_evals.suites import sandbox
-    from autopilot_evals.suites.results import Results
 
-    scenarios = sandbox.chosen(names)
-    for agent in agents:
-        make_agent(agent)  # a wrong name ends here, and not after the first training
-    wanted = sandbox.tasks(scenarios, agents, seeds)
-    outcomes = _fly(wanted, Results(out), jobs)
-    found = sandbox.report(scenarios, outcomes, agents)
-    if page is not None:
-        from autopilot_evals.report.file import write_report
-        from autopilot_evals.report.sandbox import sandbox_page
+    names = tuple(dict.fromkeys((*asked.agents, *(FLOWN if asked.references else ()))))
+    agents = [make_any_agent(name) for name in names]
+    scenarios = [one for one in sandbox.chosen(asked.scenarios) if asked.split in (None, one.split)]
+    if not scenarios:
+        raise BadInput(f"--split {asked.split}: none of the scenarios stands on that side")
+    wanted = sandbox.tasks(scenarios, names, asked.seeds or _SEEDS)
 
-        write_report(page, sandbox_page(found, outcomes))
-    if json:
-        print_json(sandbox.as_json(found))
-    else:
-        _show(found)
+    def evaluate(engine: "Engine", results: "Results", shown: bool) -> dict[str, object]:
+        outcomes = _fly(wanted, results, engine)
+        found = sandbox.report(scenarios, outcomes, names)
+        if page is not None:
+            from autopilot_evals.report.file import write_report
+            from autopilot_evals.report.sandbox import sandbox_page
+
+            write_report(page, sandbox_page(found, outcomes))
+        if shown:
+            _show(found)
+        return {**sandbox.as_json(found), "agents": sandbox.flown_by(agents, outcomes)}
+
+    return evaluate
 
 
-def _fly(wanted: "Sequence[Task]", results: "Results", jobs: int) -> "list[Outcome]":
-    from autopilot.cli.fly import make_agent
+def _fly(wanted: "Sequence[Task]", results: "Results", engine: "Engine") -> "list[Flown]":
+    from autopilot.cli.fly import make_any_agent
     from autopilot_evals.suites.sandbox import fly_all
 
     told = Console(stderr=True)
@@ -75,9 +81,9 @@ def _fly(wanted: "Sequence[Task]", results: "Results", jobs: int) -> "list[Outco
         return list(
             fly_all(
                 wanted,
-                make_agent,
+                make_any_agent,
                 results,
-                jobs=jobs,
+                engine=engine,
                 told=lambda done, total: progress.update(bar, completed=done, total=total),
             )
         )
@@ -139,7 +145,7 @@ def _summary_table(part: str, lines: "Iterable[Summary]") -> Table:
 
 def _table(title: str, first: str) -> Table:
     table = Table(title=title, box=None, pad_edge=False)
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold")
     return table
 
 

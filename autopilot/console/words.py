@@ -132,7 +132,7 @@ def event_words(event: Event) -> tuple[str, str] | None:
             return "pilot attached", clean(str(body.get("pilot", "")))
         case "heartbeat_lost":
             return "pilot silent", clean(str(body.get("pilot", "")))
-        case "rows_sealed":
+        case "rows_sealed" | "capabilities":
             return None
 
 

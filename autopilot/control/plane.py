@@ -18,6 +18,7 @@ from autopilot.control.desk import Desk
 from autopilot.control.flight import Flight, Hold
 from autopilot.control.observation import Observation, Sighting
 from autopilot.control.pilots import Pilots
+from autopilot.control.published import Published
 from autopilot.control.recorder import Recorder
 from autopilot.guard import Role
 from autopilot.journal import Journal
@@ -93,6 +94,7 @@ class ControlPlane:
         self._policy_text = policy_text
         self._started = clock.now()
         self._pilots = Pilots(self._core)
+        self._published = Published(self._core)
         self.steps = steps
 
     # --- the training thread --------------------------------------------------------------------
@@ -197,6 +199,7 @@ class ControlPlane:
             if self._flight.release():
                 self._changed.notify_all()
             self._pilots.check()
+            self._published.check()
 
     def _drain(self) -> None:
         waiting = len(self._rows)

@@ -16,6 +16,7 @@ from autopilot.recording.recorded import Fork
 from autopilot.recording.side import RecordedSide
 from autopilot.recording.timeline import Facts
 from autopilot.schema import (
+    Capabilities,
     CheckpointInfo,
     Event,
     Finding,
@@ -124,6 +125,9 @@ class ReplayPlane(ControlPlane):
                     found = CheckpointInfo.model_validate(fact.body["checkpoint"])
                     self._side.saved(found)
                     self._core.write("checkpoint", fact.actor, fact.body)
+                case "capabilities":
+                    self._side.publish(Capabilities.model_validate(fact.body["capabilities"]))
+                    self._core.write("capabilities", fact.actor, fact.body)
                 case "breaker":
                     if not fact.body["open"]:
                         self._core.failed_canaries = 0

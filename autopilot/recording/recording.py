@@ -64,6 +64,7 @@ class Playback:
         run: What the agent's loop is given.
         judged: The replayed agent's proposals so far, each as it was judged.
         timed: Rows carry times; without, every row counts one second.
+        published: The run said what it offers; without, that is assumed from its metrics.
     """
 
     def __init__(self, recorded: RecordedRun, policy: Policy, agent: str) -> None:
@@ -78,6 +79,7 @@ class Playback:
         self._items = timeline(recorded)
         self._end = _recorded_end(recorded.events)
         self.timed = clock.timed
+        self.published = any(event.kind == "capabilities" for event in recorded.events)
         self.judged: list[Judged] = []
         self.run = Recording(self._plane, f"agent:{agent}", self.judged.append)
 

@@ -46,8 +46,9 @@ class _LearningRate:
 class RecordedSide:
     """Publishes what a session of the recorded kind would: nothing of it is ever carried out.
 
-    Every standard intervention is offered whose setting shows in the rows read so far. Where rows
-    carry a planned learning rate, the plan counts as declared. States to go back to are the
+    What the run said it offers is offered. Where it did not say, every standard intervention is
+    whose setting shows in the rows read so far, and where rows carry a planned learning rate, the
+    plan counts as declared. States to go back to are the
     checkpoints that the recording names, and an assumed snapshot every
     :data:`SNAPSHOT_STEPS` steps, thinned with age like a session's.
 
@@ -61,6 +62,7 @@ class RecordedSide:
         self.values: Mapping[str, float] = {}
         self._first = {} if first is None else first.values
         self._rate = _LearningRate()
+        self._published: Capabilities | None = None
         self._snapshots: dict[str, tuple[int, str, bool]] = {}
         self._durable: list[CheckpointInfo] = []
         self._serial = 0
@@ -72,6 +74,9 @@ class RecordedSide:
 
     def capabilities(self) -> Capabilities:
         """What such a run could do now."""
+        said = self._published
+        if said is not None:
+            return said.model_copy(update={"settings": said.settings | self._rates()})
         offered = ["scale_lr", "set_lr", "rewarm_lr"]
         if self._is_adam:
             offered.append("set_optimizer")
@@ -108,13 +113,7 @@ class RecordedSide:
         return metrics.SECOND_MOMENT_STALENESS in self.values or metrics.EPS_SHARE in self.values
 
     def _settings(self) -> dict[str, Setting]:
-        figures: dict[str, float | None] = {"grad_clip": None}
-        lr, plan = self.values.get(metrics.LR), self._rate.plan(self.values)
-        if lr is not None and plan is not None:
-            factor = lr / plan if plan > 0 else self._rate.scale
-            figures |= {"lr": lr, "lr_plan": plan, "lr_scheduled": plan}
-            figures |= {"lr_factor_min": factor, "lr_factor_max": factor}
-        settings = {name: Setting(name=name, value=value) for name, value in figures.items()}
+        settings = {"grad_clip": Setting(name="grad_clip", value=None)} | self._rates()
         if self._is_adam:
             for name, kind in (("betas", "pair"), ("eps", "float"), ("weight_decay", "float")):
                 full = f"optimizer.{name}"
@@ -122,6 +121,15 @@ class RecordedSide:
                     {"name": full, "value": None, "minimum": 0.0, "type": kind}
                 )
         return settings
+
+    def _rates(self) -> dict[str, Setting]:
+        figures: dict[str, float] = {}
+        lr, plan = self.values.get(metrics.LR), self._rate.plan(self.values)
+        if lr is not None and plan is not None:
+            factor = lr / plan if plan > 0 else self._rate.scale
+            figures |= {"lr": lr, "lr_plan": plan, "lr_scheduled": plan}
+            figures |= {"lr_factor_min": factor, "lr_factor_max": factor}
+        return {name: Setting(name=name, value=value) for name, value in figures.items()}
 
     def _knobs(self) -> dict[str, Setting]:
         scale = self.values.get(metrics.LOSS_SCALE)
@@ -138,6 +146,10 @@ class RecordedSide:
         }
 
     # --- told by the replay ---------------------------------------------------------------------
+
+    def publish(self, offered: Capabilities) -> None:
+        """The recorded run said what it offers from here on."""
+        self._published = offered
 
     def snapshot(self, step: int, branch: str, *, pinned: bool = False) -> None:
         """Assume a snapshot after that step."""

@@ -9,7 +9,7 @@ from autopilot.recording.recorded import Fork, RecordedRun
 from autopilot.schema import MAIN, Event, EventKind, Row
 
 FACTS: frozenset[EventKind] = frozenset(
-    {"branch", "applied", "receipt", "canary", "status", "breaker", "checkpoint"}
+    {"branch", "applied", "receipt", "canary", "status", "breaker", "checkpoint", "capabilities"}
 )
 """Kinds of event that a replay takes over; findings only where an outside detector claimed them."""
 

@@ -109,6 +109,7 @@ class RunInfo(Record):
 EventKind = Literal[
     "run_started",
     "run_ended",
+    "capabilities",
     "branch",
     "rows_sealed",
     "finding",

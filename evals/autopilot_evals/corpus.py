@@ -10,8 +10,8 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -21,12 +21,12 @@ from autopilot_evals.importers import open_recording
 from autopilot_evals.labels import (
     LabelledEvent,
     Labels,
+    Split,
     first_complaint,
     labels_path,
     read_labels,
 )
 
-Split = Literal["development", "held_out"]
 _INDEX = "index.csv"
 _NEEDED = ("file", "events_json")
 
@@ -50,7 +50,7 @@ class LabelledRun:
     @property
     def split(self) -> Split:
         """The side of the split: tuning may look at development runs only."""
-        return split_of(self.group)
+        return self.labels.split or split_of(self.group)
 
     def open(self) -> RecordedRun:
         """Open the recording.
@@ -69,6 +69,11 @@ def split_of(group: str) -> Split:
     """
     first = hashlib.sha256(group.encode()).digest()[0]
     return "development" if first % 2 else "held_out"
+
+
+def own_corpus() -> Path:
+    """The corpus that comes along: each scenario of the sandbox, recorded with nobody aboard."""
+    return Path(str(files("autopilot_evals.data"))) / "corpus"
 
 
 def read_corpus(folder: Path) -> tuple[LabelledRun, ...]:

@@ -29,6 +29,8 @@ EventKind = Literal[
 ]
 Signal = Literal["loss", "reward", "grad_norm_only", "data_outlier"]
 Confidence = Literal["low", "medium", "high"]
+Split = Literal["development", "held_out"]
+"""Whether thresholds may be tuned on a recording, or only measured."""
 
 LOSS_AFFECTING: frozenset[EventKind] = frozenset(("divergence", "nan", "collapse"))
 """Kinds that always reach the loss or the reward; a spike does where its signal says so."""
@@ -76,10 +78,15 @@ class LabelledEvent(Record):
 
 
 class Labels(Record):
-    """Everything labelled of one recording; without an episode it is a healthy one."""
+    """Everything labelled of one recording; without an episode it is a healthy one.
+
+    Attributes:
+        split: The side of the split it stands on; None leaves that to the hash of its group.
+    """
 
     episodes: tuple[LabelledEvent, ...] = ()
     note: str = ""
+    split: Split | None = None
 
 
 def labels_path(recording: Path) -> Path:

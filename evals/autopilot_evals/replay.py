@@ -295,9 +295,11 @@ def _remarks(report: ReplayReport, playback: Playback) -> list[str]:
     if not playback.timed and report.rows:
         remarks.append("rows carry no time: a step counts as one second of it")
     if report.decisions:
+        if not playback.published:
+            remarks.append("what the run could have done is assumed from its metrics")
         remarks.append(
-            "what the run could have done is assumed from its metrics, and so is a snapshot in "
-            f"memory every {SNAPSHOT_STEPS} steps, or every row where rows are further apart"
+            f"a snapshot in memory is assumed every {SNAPSHOT_STEPS} steps, or every row where "
+            "rows are further apart"
         )
     if report.applied:
         remarks.append(

@@ -122,8 +122,9 @@ MISDRIVEN: list[tuple[FindingKind, dict[str, float], tuple[str, ...]]] = [
     ("loss_scale_fault", {}, ("set_knob",)),
     ("dead_update", {"eps_share": 0.99}, ("set_optimizer", "rewarm_lr")),
     ("lr_too_low", {"update_ratio": 0.0005}, ("scale_lr",)),
-    ("grad_spike", {}, ("reset_optimizer_state", "rewarm_lr")),
-    ("loss_spike", {}, ("reset_optimizer_state", "rewarm_lr")),
+    ("grad_spike", {"grad_norm_median": 0.4}, ("set_grad_clip",)),
+    ("grad_spike", {"second_moment_staleness": 6.8}, ("reset_optimizer_state", "rewarm_lr")),
+    ("loss_spike", {"second_moment_staleness": 6.8}, ("reset_optimizer_state", "rewarm_lr")),
 ]
 
 
@@ -178,6 +179,7 @@ def test_without_an_episode_nothing_is_wrong() -> None:
 @pytest.mark.parametrize("diagnosis", ["damaged", "misdriven"])
 def test_a_ladder_ends(kind: FindingKind, diagnosis: Diagnosis) -> None:
     figures = {"eps_share": 0.9, "update_ratio": 0.0005, "grad_norm_median": 0.4}
+    figures["second_moment_staleness"] = 6.8
     history: list[ProposalRecord] = []
     for number in range(1, 10):
         given = window(kind, diagnosis, history=history, fingerprint=figures)

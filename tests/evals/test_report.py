@@ -23,6 +23,7 @@ from autopilot_evals.report.trials import Trials
 from autopilot_evals.scenarios import SCENARIOS
 from autopilot_evals.scenarios.moves import REFLEXES
 from autopilot_evals.suites import decisions, detection, sandbox
+from autopilot_evals.suites.engines import Processes
 from autopilot_evals.suites.results import Results
 
 HOSTILE = "<script>alert('x')</script>"
@@ -176,7 +177,7 @@ def test_a_hostile_metric_name_is_text_in_the_picture_too(tmp_path: Path) -> Non
 
 def page_of(folder: Path) -> str:
     runs = read_corpus(folder)
-    read = list(detection.read_all(runs, Results(None), 1))
+    read = detection.read_all(runs, Results(None), Processes(1))
     found = detection.report(runs, read, seeds=1)
     return detection_page(found, runs, read, [RuleAgent()])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,31 @@ import torch
 from autopilot.cli import main
 from autopilot.cli.fly import make_agent
 from autopilot.errors import AutopilotError
-from autopilot.schema import NoProposal, Note, Proposal, ScaleLR, Window
+from autopilot.policy import read_policy
+from autopilot.schema import (
+    Consultation,
+    NoProposal,
+    Note,
+    Proposal,
+    ProposalRecord,
+    ScaleLR,
+    Usage,
+    Window,
+)
 from autopilot_agents.rules import ObserveAgent, RuleAgent
 from autopilot_evals.forks import Applied, Outcome, fly
-from autopilot_evals.forks.scores import ScenarioScore, habit, score, summarise
+from autopilot_evals.forks.scores import (
+    ScenarioScore,
+    acting_rate,
+    by_chance,
+    habit,
+    score,
+    summarise,
+)
 from autopilot_evals.scenarios import SCENARIOS, Arm, Batch, Move, Scenario, Setup
 from autopilot_evals.scenarios.moves import BACK_AND_FOLLOW_PLAN, HALVE, TENTH
 from autopilot_evals.suites import sandbox
+from autopilot_evals.suites.engines import Processes
 from autopilot_evals.suites.results import Results
 
 HEALTHY = replace(SCENARIOS["healthy"], steps=150, delay=60)
@@ -222,7 +241,39 @@ def test_what_acting_costs_a_healthy_run_is_its_worst_and_never_an_average() -> 
     assert sandbox.verdict(line) == {"median_gain": False, "left_alone": False, "harm": False}
     assert habit("lr x 0.5", [found]).worst == pytest.approx(0.1)
     assert habit("no-op", [found]).left_alone == 1.0
+    assert habit("no-op", [found]).name == "never"
     assert "1 of 2" in sandbox.misses([found])[0][1]
+
+
+def test_chance_acts_as_often_as_the_agent_and_makes_any_move_of_the_menu() -> None:
+    sick = scored(
+        "damaged",
+        {
+            "no-op": (3.0, 3.0),
+            "lr x 0.5": (2.0, 2.0),
+            "lr x 0.1": (3.5, 3.5),
+            "agent:rules": (2.0, 2.0),
+        },
+    )
+    healthy = scored(
+        "benign",
+        {
+            "no-op": (2.0, 2.0),
+            "lr x 0.5": (2.2, 2.2),
+            "lr x 0.1": (2.6, 2.6),
+            "agent:rules": (2.0, 2.0),
+        },
+    )
+    calm = replace(healthy, interventions=(0, 0))
+    assert (acting_rate([sick, calm]), acting_rate([sick, healthy])) == (0.25, 0.5)
+    line = by_chance(0.25, [sick, calm])
+    assert line.name == "random at our rate"
+    assert line.median_gain == pytest.approx(0.25 * (1.0 - 0.5) / 2)
+    assert (line.sick, line.harmed, line.healthy) == (1, 0, 2)
+    assert line.left_alone == 0.75
+    assert line.left_alone_95 == (0.75, 0.75)
+    assert line.worst == pytest.approx(0.25 * (0.2 + 0.6) / 2 / 2.0)
+    assert math.isnan(by_chance(0.25, [sick]).left_alone)
 
 
 def test_arms_of_different_trainings_are_never_compared() -> None:
@@ -248,7 +299,7 @@ def test_an_evaluation_goes_on_where_it_stopped_and_processes_change_nothing(
         told.clear()
         results = Results(out)
         outcomes = sandbox.fly_all(
-            wanted, make_agent, results, jobs=jobs, told=lambda *now: told.append(now)
+            wanted, make_agent, results, engine=Processes(jobs), told=lambda *now: told.append(now)
         )
         return sorted((o.model_copy(update={"seconds": 0.0}) for o in outcomes), key=str)
 
@@ -260,6 +311,63 @@ def test_an_evaluation_goes_on_where_it_stopped_and_processes_change_nothing(
     assert go(out, 1) == first
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert go(tmp_path / "other.jsonl", 2) == first
+
+
+class Billed(RuleAgent):
+    """The rule agent, as if each of its answers were a model's."""
+
+    name = "billed"
+    model = "oracle-1"
+    prompt_sha = "5eed"
+
+    def __init__(self) -> None:
+        self._asked: list[Consultation] = []
+
+    def propose(self, window: Window) -> Proposal | NoProposal:
+        self._asked.append(self._consultation())
+        return super().propose(window)
+
+    def review(self, record: ProposalRecord, window: Window) -> Consultation:
+        return self._consultation()
+
+    def consultations(self) -> list[Consultation]:
+        asked, self._asked = self._asked, []
+        return asked
+
+    def _consultation(self) -> Consultation:
+        return Consultation(
+            purpose="diagnose",
+            model=self.model,
+            host="example.org",
+            prompt="diagnose@1",
+            prompt_sha=self.prompt_sha,
+            outcome="proposal",
+            usage=Usage(calls=2, input_tokens=1000, price_usd=0.01, seconds=1.0),
+        )
+
+
+def test_a_flight_says_which_model_it_came_of_and_what_that_took(tmp_path: Path) -> None:
+    out, wanted = tmp_path / "out.jsonl", [sandbox.Task(JUMP, 0, agent="billed")]
+
+    def go() -> sandbox.Flown:
+        flights = sandbox.fly_all(wanted, lambda _: Billed(), Results(out), engine=Processes(1))
+        (flight,) = flights
+        return flight
+
+    flight = go()
+    assert flight.spent is not None
+    asked = flight.spent.calls // 2
+    assert asked >= 1
+    assert flight.spent.price_usd == pytest.approx(0.01 * asked)
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert (row["origin"]["agent"], row["origin"]["model"]) == ("billed", "oracle-1")
+    assert row["origin"]["policy"] == read_policy(None).digest()
+    assert go() == flight
+    (told,) = sandbox.flown_by([Billed()], [flight])
+    assert (told["model"], told["prompt_sha"]) == ("oracle-1", "5eed")
+    assert told["spent"] == flight.spent.model_dump()
+    (free,) = sandbox.flown_by([RuleAgent()], [flight])
+    assert free["spent"] is None
 
 
 def evaluate(

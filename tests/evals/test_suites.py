@@ -11,11 +11,22 @@ from typing import Any
 import pytest
 
 from autopilot.cli import main
-from autopilot.schema import NoProposal, Proposal, ScaleLR, Window
+from autopilot.policy import read_policy
+from autopilot.schema import (
+    Consultation,
+    NoProposal,
+    Proposal,
+    ProposalRecord,
+    ScaleLR,
+    Usage,
+    Window,
+)
 from autopilot_agents.rules import ObserveAgent, RuleAgent
 from autopilot_evals.baselines.agents import ActsAtRandom, AlwaysAsk, AlwaysGoBack
 from autopilot_evals.labels import LabelledEvent, Labels, write_labels
-from autopilot_evals.suites.decisions import decide, report, reviewed
+from autopilot_evals.report.decisions import decisions_page
+from autopilot_evals.suites.decisions import as_json, decide, report, reviewed
+from autopilot_evals.suites.results import Results
 
 
 def write_run(folder: Path, name: str, events: tuple[LabelledEvent, ...], seed: int) -> None:
@@ -119,7 +130,6 @@ def test_people_get_a_table(corpus: Path, capsys: pytest.CaptureFixture[str]) ->
     ("words", "complaint"),
     [
         (("eval", "guessing"), "no such suite"),
-        (("eval", "detection"), "--corpus"),
         (("eval", "detection", "--corpus", "/nowhere"), "/nowhere"),
         (("eval", "decisions", "--agent", "nobody"), "nobody"),
         (("eval", "decisions", "--corpus", "/nowhere"), "decisions.jsonl"),
@@ -202,3 +212,104 @@ def test_figures_that_do_not_exist_are_counted() -> None:
 def test_the_habits_are_what_they_are_called() -> None:
     assert {one.answer for one in decide(AlwaysAsk(), reviewed())} == {"ask"}
     assert {one.answer for one in decide(AlwaysGoBack(), reviewed())} == {"rollback"}
+
+
+# --- agents that ask a model ----------------------------------------------------------------------
+
+
+class Pundit:
+    """Answers at random, never twice the same way, and tells what its model takes."""
+
+    name = "pundit"
+    prompt_sha = "5eed"
+
+    def __init__(self, *, model: str = "oracle-1", price: float | None = 0.25) -> None:
+        self.model = model
+        self.asked = self._told = 0
+        self._price = price
+        self._draw = random.SystemRandom()
+
+    def propose(self, window: Window) -> Proposal | NoProposal:
+        self.asked += 1
+        if self._draw.random() < 0.5:
+            return NoProposal(kind="waiting", reason=f"{self._draw.random()}")
+        return Proposal(interventions=(ScaleLR(factor=0.5),), rationale=f"{self._draw.random()}")
+
+    def review(self, record: ProposalRecord, window: Window) -> Consultation:
+        return self._consultation()
+
+    def consultations(self) -> list[Consultation]:
+        new, self._told = self.asked - self._told, self.asked
+        return [self._consultation() for _ in range(new)]
+
+    def _consultation(self) -> Consultation:
+        price = self._price if self.asked % 2 else 0.0
+        return Consultation(
+            purpose="diagnose",
+            model=self.model,
+            host="example.org",
+            prompt="diagnose@1",
+            prompt_sha=self.prompt_sha,
+            outcome="proposal",
+            usage=Usage(calls=1, input_tokens=100, output_tokens=7, price_usd=price, seconds=1.5),
+        )
+
+
+def test_an_agent_is_not_asked_again_for_what_is_already_there(tmp_path: Path) -> None:
+    out, some = tmp_path / "out.jsonl", reviewed()[:10]
+    first = Pundit()
+    answers = decide(first, some, Results(out))
+    lines = out.read_text().splitlines()
+    out.write_text("\n".join(lines[:6]) + "\n" + lines[6][:50])
+    again = Pundit()
+    resumed = decide(again, some, Results(out))
+    assert (first.asked, again.asked) == (10, 4)
+    assert resumed[:6] == answers[:6]
+    assert decide(Pundit(), some, Results(out)) == resumed
+    other = Pundit(model="oracle-2")
+    decide(other, some, Results(out))
+    assert other.asked == 10
+
+
+def test_every_kept_row_says_what_it_came_of(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    decide(Pundit(), reviewed()[:2], Results(out))
+    decide(RuleAgent(), reviewed()[:2], Results(out))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    asked, ruled = rows[0], rows[2]
+    policy = read_policy(None).digest()
+    stated = {"policy": policy, "agent": "pundit", "model": "oracle-1", "prompt_sha": "5eed"}
+    assert asked["origin"].items() >= stated.items()
+    (consulted,) = asked["value"]["consultations"]
+    assert (consulted["prompt"], consulted["usage"]["price_usd"]) == ("diagnose@1", 0.25)
+    assert "model" not in ruled["origin"]
+    assert (ruled["origin"]["agent"], ruled["value"]["consultations"]) == ("rules", [])
+
+
+def test_a_decision_costs_what_its_model_took_and_an_unknown_price_is_not_nothing() -> None:
+    some = reviewed()[:10]
+    found = report([Pundit(), RuleAgent()], some, seeds=1)
+    told: Any = as_json(found)
+    assert told["policy"] == read_policy(None).digest()
+    assert told["agents"][0] == {"name": "pundit", "model": "oracle-1", "prompt_sha": "5eed"}
+    assert told["answers"]["pundit"][0]["usage"]["seconds"] == 1.5
+    lines = {line["agent"]: line for line in told["lines"]}
+    assert lines["pundit"]["spent"]["input_tokens"] == 1000
+    assert lines["pundit"]["spent"]["price_usd"] == 1.25
+    assert lines["rules"]["spent"] is lines["never acts"]["spent"] is None
+    page = decisions_page(found)
+    assert '<td class="word">oracle-1</td><td class="figure">$0.1250</td>' in page
+    page = decisions_page(report([Pundit(price=None)], some, seeds=1))
+    assert '<td class="word">oracle-1</td><td class="figure">unknown</td>' in page
+    assert "$0" not in page
+
+
+def test_answers_are_kept_by_the_command_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    first = evaluated(capsys, "decisions", "--agent", "rules", "--out", out)
+    kept = out.read_text()
+    assert len(kept.splitlines()) == 65
+    assert evaluated(capsys, "decisions", "--agent", "rules", "--out", out) == first
+    assert out.read_text() == kept

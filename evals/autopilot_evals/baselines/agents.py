@@ -48,7 +48,7 @@ class AlwaysGoBack:
     name = "always goes back"
 
     def propose(self, window: Window) -> Proposal | NoProposal:
-        return _proposal(window, _MENU[0])
+        return proposal(window, _MENU[0])
 
 
 class AlwaysHalve:
@@ -57,7 +57,7 @@ class AlwaysHalve:
     name = "always halves the rate"
 
     def propose(self, window: Window) -> Proposal | NoProposal:
-        return _proposal(window, (ScaleLR(factor=0.5),))
+        return proposal(window, (ScaleLR(factor=0.5),))
 
 
 class ActsAtRandom:
@@ -69,22 +69,25 @@ class ActsAtRandom:
 
     name = "acts at random"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | str) -> None:
         self._draw = random.Random(seed)  # noqa: S311
 
     def propose(self, window: Window) -> Proposal | NoProposal:
         chosen = self._draw.choice((None, *_MENU))
         if chosen is None:
             return NoProposal(kind="waiting", reason="by chance")
-        return _proposal(window, chosen)
+        return proposal(window, chosen)
 
 
-def _proposal(window: Window, interventions: tuple[Intervention, ...]) -> Proposal:
+def proposal(
+    window: Window, interventions: tuple[Intervention, ...], why: str = "by habit"
+) -> Proposal:
+    """A proposal on what a window shows, where the reason is the rule and not a finding."""
     episode = window.episode
     return Proposal(
         interventions=interventions,
         episode=episode.id if episode is not None else None,
-        rationale="by habit",
+        rationale=why,
         not_after_step=window.run.step + 1000,
         state_version=window.run.state_version,
     )

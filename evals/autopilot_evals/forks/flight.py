@@ -21,7 +21,7 @@ import torch
 from autopilot.control import ControlPlane
 from autopilot.errors import AutopilotError
 from autopilot.guard import changes_course
-from autopilot.policy import CanaryTerms, Policy, read_policy
+from autopilot.policy import CanaryTerms, Policy
 from autopilot.ports import Agent
 from autopilot.schema import (
     CheckpointInfo,
@@ -33,7 +33,8 @@ from autopilot.schema import (
     Rollback,
     SetLR,
 )
-from autopilot_evals.forks.lockstep import LockstepSession, pilot_of
+from autopilot_evals.forks.cadence import default_policy, look_of
+from autopilot_evals.forks.lockstep import LockstepSession
 from autopilot_evals.scenarios.base import BEFORE, START, Batch, Move, Scenario
 from autopilot_evals.scenarios.training import choose
 from autopilot_evals.scoring.decisions import answer_of
@@ -106,14 +107,14 @@ def fly(
         seed: Everything that varies follows from it.
         agent: Pilots the whole flight and decides itself when to act.
         move: Made once, at the decision step.
-        policy: What the agent may do; None takes the default policy.
+        policy: What the agent may do; None takes the default policy, and lets a reference do all.
 
     Raises:
         AutopilotError: The move could not be applied.
     """
     began = time.perf_counter()
     with _alone(seed), tempfile.TemporaryDirectory() as folder:
-        flight = _Flight(scenario, seed, policy or read_policy(None), agent, move)
+        flight = _Flight(scenario, seed, policy or default_policy(agent), agent, move)
         outcome = flight.fly(folder)
     return outcome.model_copy(update={"seconds": time.perf_counter() - began})
 
@@ -220,11 +221,11 @@ class _Flight:
     def _looker(self, plane: ControlPlane) -> Callable[[], object]:
         if self.agent is None:
             return plane.tick
-        pilot = pilot_of(plane, self.agent)
+        pilots_look = look_of(plane, self.agent, self.scenario.steps)
 
         def look() -> None:
             plane.tick()
-            pilot.look()
+            pilots_look()
 
         return look
 

@@ -11,6 +11,7 @@ from math import inf, nan, sqrt
 from statistics import mean, median, stdev
 
 from autopilot.errors import AutopilotError
+from autopilot_evals.baselines.reference import ALWAYS, NEVER, RANDOM
 from autopilot_evals.forks.flight import ALONE, PILOTED, Outcome
 from autopilot_evals.scenarios.base import Family, Scenario, Split
 from autopilot_evals.scoring.decisions import Grade, Sets
@@ -156,19 +157,44 @@ def summarise(agent: str, scores: Sequence[ScenarioScore]) -> Summary:
     return _summary(agent, gains, clustered(healthy), worst, len(healthy))
 
 
-def habit(name: str, scores: Sequence[ScenarioScore]) -> Summary:
+def habit(move: str, scores: Sequence[ScenarioScore]) -> Summary:
     """Sum up making the same move everywhere, sick or not, at the decision step.
 
     Args:
-        name: Of a move that is on every menu, or ``no-op``.
+        move: One that is on every menu, or ``no-op``, which is never to act.
         scores: Of any agent.
     """
-    made = [(s, next(arm for arm in s.arms if arm.name == name)) for s in scores]
+    made = [(s, next(arm for arm in s.arms if arm.name == move)) for s in scores]
     healthy = [(s, arm) for s, arm in made if s.gain is None]
-    alone = [(s.scenario, name == ALONE) for s, _ in healthy for _ in range(s.seeds)]
+    alone = [(s.scenario, move == ALONE) for s, _ in healthy for _ in range(s.seeds)]
     gains = [arm.gain / s.oracle.gain for s, arm in made if s.gain is not None]
-    worst = max((-arm.gain / s.arms[0].loss for s, arm in healthy), default=nan)
+    worst = max((arm.loss / s.arms[0].loss - 1.0 for s, arm in healthy), default=nan)
+    name = NEVER if move == ALONE else f"{ALWAYS} {move}"
     return _summary(name, gains, clustered(alone), worst, len(alone))
+
+
+def acting_rate(scores: Sequence[ScenarioScore]) -> float:
+    """Share of an agent's runs, sick and healthy together, in which it acted."""
+    return mean(bool(count) for s in scores for count in s.interventions)
+
+
+def by_chance(rate: float, scores: Sequence[ScenarioScore]) -> Summary:
+    """Sum up what chance would do: expected values, nothing is drawn.
+
+    In a run, sick or healthy alike, it acts with this probability, and then makes any move of the
+    scenario's menu, each as likely, at the decision step.
+
+    Args:
+        rate: Probability of acting in a run; that of an agent under test, over all its runs.
+        scores: Of any agent.
+    """
+    drawn = [(s, rate * mean(arm.gain for arm in s.arms[1:])) for s in scores]
+    gains = [gain / s.oracle.gain for s, gain in drawn if s.gain is not None]
+    healthy = [(s, gain) for s, gain in drawn if s.gain is None]
+    worst = max((0.0 - gain / s.arms[0].loss for s, gain in healthy), default=nan)
+    spared = 1.0 - rate if healthy else nan
+    alone = Interval(spared, spared, spared, inf)
+    return _summary(RANDOM, gains, alone, worst, sum(s.seeds for s, _ in healthy))
 
 
 def _summary(

@@ -1,12 +1,13 @@
 """The report of a decisions suite: who agrees with experts, and every answer, harmful first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autopilot_evals.report.comparison import comparison_table
 from autopilot_evals.report.markup import Html, page, section, table, tag
 from autopilot_evals.report.words import footer, interval, share, tone
 from autopilot_evals.scoring.decisions import Decided, DecisionLine, Grade
 from autopilot_evals.scoring.paired import Pair, compare
+from autopilot_evals.scoring.usage import cost
 from autopilot_evals.suites.decisions import Decision, DecisionReport
 
 _WORST_FIRST: tuple[Grade, ...] = ("harmful", "unlisted", "neutral", "acceptable")
@@ -19,7 +20,8 @@ def decisions_page(found: DecisionReport) -> str:
     Args:
         found: Its table and every answer.
     """
-    parts = [section("Agreement with experts", _line_table(found.lines))]
+    models = {card.name: card.model or "-" for card in found.agents}
+    parts = [section("Agreement with experts", _line_table(found.lines, models))]
     if len(found.answers) > 1:
         parts.append(section("Agents compared", _comparison(found.answers)))
     for agent, answers in found.answers.items():
@@ -30,9 +32,10 @@ def decisions_page(found: DecisionReport) -> str:
     return page("Decisions", *parts, footer())
 
 
-def _line_table(lines: Sequence[DecisionLine]) -> Html:
+def _line_table(lines: Sequence[DecisionLine], models: Mapping[str, str]) -> Html:
     head = ("agent", "decisions", "agrees", "95 %", "where to act", "where to hold", "balanced",
-            "harms", "harms 95 %", "left alone unseen", "invented")  # fmt: skip
+            "harms", "harms 95 %", "left alone unseen", "invented", "model",
+            "cost per decision")  # fmt: skip
     return table(
         head,
         [
@@ -48,9 +51,12 @@ def _line_table(lines: Sequence[DecisionLine]) -> Html:
                 interval(line.harm_95),
                 share(line.no_op_unseen),
                 str(line.invented),
+                models.get(line.agent, "-"),
+                cost(line.spent, line.decisions),
             )
             for line in lines
         ],
+        words=("model",),
     )
 
 

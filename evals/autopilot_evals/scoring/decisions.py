@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from math import nan
 from typing import Literal
 
-from autopilot.schema import Intervention, NoProposal, Proposal
+from autopilot.schema import Intervention, NoProposal, Proposal, Usage
 from autopilot_evals.scoring.intervals import clustered
+from autopilot_evals.scoring.usage import total
 
 Grade = Literal["acceptable", "neutral", "harmful", "unlisted"]
 
@@ -34,9 +35,17 @@ def answer_of(answer: Proposal | NoProposal) -> str:
                 return "nothing"
             case "cannot_tell" | "exhausted" | "unsupported":
                 return "ask"
-            case "fault":
+            case "fault" | "transient" | "fatal" | "protocol" | "invalid" | "refused" | "budget":
                 return "fault"
-    kinds = {kind for i in answer.interventions for kind in _kinds(i)}
+    return word_of({kind for i in answer.interventions for kind in _kinds(i)})
+
+
+def word_of(kinds: set[str]) -> str:
+    """What is done, as one word, without what only accompanies it.
+
+    >>> word_of({"rollback", "rewarm_lr"}), word_of({"evaluate"})
+    ('rollback', 'evaluate')
+    """
     return canonical(kinds - _BESIDE or kinds)
 
 
@@ -85,6 +94,7 @@ class Decided:
     Attributes:
         cluster: The training it comes from: its decisions resemble each other.
         invented: Figures cited that the window does not hold.
+        usage: What the agent's models took for the answer; None where none was asked.
     """
 
     decision: int
@@ -94,6 +104,7 @@ class Decided:
     called_for_action: bool
     seen: bool
     invented: int = 0
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,7 @@ class DecisionLine:
         harm_where_to_hold: Share of harmful answers where doing nothing is right.
         no_op_unseen: Share left alone of those in which the run's figures show nothing.
         invented: Figures cited that do not exist.
+        spent: What all answers took together; None where no model was asked.
     """
 
     agent: str
@@ -123,6 +135,7 @@ class DecisionLine:
     harm_where_to_hold: float
     no_op_unseen: float
     invented: int
+    spent: Usage | None = None
 
 
 def decision_line(agent: str, decided: Sequence[Decided]) -> DecisionLine:
@@ -147,6 +160,7 @@ def decision_line(agent: str, decided: Sequence[Decided]) -> DecisionLine:
         harm_where_to_hold=_share(hold, "harmful"),
         no_op_unseen=left / len(unseen) if unseen else nan,
         invented=sum(one.invented for one in decided),
+        spent=total(one.usage for one in decided),
     )
 
 

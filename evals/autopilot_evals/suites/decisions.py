@@ -6,15 +6,21 @@ decisions themselves stay where they were published; a corpus with a ``decisions
 of them to ask about, by their numbers.
 """
 
+import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from autopilot import schema
 from autopilot.errors import BadInput
+from autopilot.policy import read_policy
 from autopilot.ports import Agent
-from autopilot.schema import Evidence, NoProposal, Proposal, Window
+from autopilot.schema import Consultation, Evidence, NoProposal, Proposal, Usage, Window
 from autopilot_evals.baselines.agents import (
     ActsAtRandom,
     AlwaysAsk,
@@ -30,9 +36,26 @@ from autopilot_evals.scoring.decisions import (
     canonical,
     decision_line,
 )
+from autopilot_evals.scoring.usage import AgentCard, card_of, consulted, total
+from autopilot_evals.suites.results import Results, digest_of, origin_of
 from autopilot_evals.suites.symptoms import Symptom, window_of
 
 FILE = "decisions.jsonl"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an agent said, kept as it was said so that it can be graded anew.
+
+    Attributes:
+        consultations: What its models were asked for it, if it has any, and what that took.
+    """
+
+    said: Proposal | NoProposal
+    consultations: tuple[Consultation, ...] = ()
+
+
+_ANSWER = TypeAdapter(Answer)
 
 
 @dataclass(frozen=True)
@@ -68,11 +91,13 @@ class DecisionReport:
 
     Attributes:
         lines: One for each agent, those under test first.
+        agents: The agents under test.
         answers: By the name of the agent under test.
         unreviewed: Numbers of the collection that nobody has reviewed.
     """
 
     lines: tuple[DecisionLine, ...]
+    agents: tuple[AgentCard, ...]
     answers: dict[str, tuple[tuple[Decision, Decided], ...]]
     unreviewed: tuple[int, ...]
 
@@ -137,15 +162,46 @@ def _number(path: Path, at: int, line: bytes) -> int:
         raise BadInput(f"{path}, line {at}: not a decision with a numeric 'id'") from error
 
 
-def decide(agent: Agent, decisions: Sequence[Decision]) -> tuple[Decided, ...]:
-    """Ask an agent about every decision."""
-    return tuple(_decided(agent, decision) for decision in decisions)
+def decide(
+    agent: Agent, decisions: Sequence[Decision], results: Results | None = None
+) -> tuple[Decided, ...]:
+    """Ask an agent about every decision.
+
+    It is not asked again for what ``results`` holds from before, unless its code, its model, its
+    prompts, the window or the policy have changed since.
+    """
+    kept = results or Results(None)
+    origin = origin_of(agent, read_policy(None))
+    asks = (origin.agent, origin.model, origin.prompt_sha, _code_of(agent), origin.policy)
+    by = ":".join(filter(None, asks))
+    decided = []
+    for decision in decisions:
+        window = decision.window()
+        key = f"decisions:{decision.number}:{_digest(window)}:{by}"
+        known = kept.find(key)
+        if known is None:
+            answer = Answer(agent.propose(window), consulted(agent))
+            kept.add(key, _ANSWER.dump_python(answer, mode="json"), origin)
+        else:
+            answer = _ANSWER.validate_python(known)
+        decided.append(_graded(decision, window, answer))
+    return tuple(decided)
 
 
-def _decided(agent: Agent, decision: Decision) -> Decided:
-    window = decision.window()
-    answer = agent.propose(window)
-    word = answer_of(answer)
+def _digest(window: Window) -> str:
+    return hashlib.sha256(window.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _code_of(agent: Agent) -> str:
+    """Of the package that the agent stands in, and of the vocabulary that it answers in."""
+    file = Path(inspect.getfile(type(agent)))
+    own = [file] if not (file.parent / "__init__.py").exists() else file.parent.rglob("*.py")
+    words = Path(str(schema.__file__)).parent.glob("*.py")
+    return digest_of([*sorted(own), *sorted(words)])
+
+
+def _graded(decision: Decision, window: Window, answer: Answer) -> Decided:
+    word = answer_of(answer.said)
     return Decided(
         decision=decision.number,
         cluster=decision.run,
@@ -153,7 +209,8 @@ def _decided(agent: Agent, decision: Decision) -> Decided:
         grade=decision.sets.grade(word),
         called_for_action=decision.sets.calls_for_action,
         seen=decision.symptom is not None,
-        invented=_invented(answer, window),
+        invented=_invented(answer.said, window),
+        usage=total(one.usage for one in answer.consultations),
     )
 
 
@@ -177,6 +234,7 @@ def report(
     *,
     seeds: int,
     unreviewed: Sequence[int] = (),
+    results: Results | None = None,
 ) -> DecisionReport:
     """Ask the agents under test, and those that follow a habit.
 
@@ -185,8 +243,9 @@ def report(
         decisions: What they are asked about.
         seeds: Times that the agent that acts at random is asked.
         unreviewed: Numbers of the collection without a review, for the report.
+        results: Where answers of the agents under test are kept; None keeps none.
     """
-    answers = {agent.name: decide(agent, decisions) for agent in agents}
+    answers = {agent.name: decide(agent, decisions, results) for agent in agents}
     lines = [decision_line(name, decided) for name, decided in answers.items()]
     habits: tuple[Agent, ...] = (NeverAct(), AlwaysAsk(), AlwaysGoBack(), AlwaysHalve())
     lines += [decision_line(habit.name, decide(habit, decisions)) for habit in habits]
@@ -194,6 +253,7 @@ def report(
     lines.append(decision_line(ActsAtRandom.name, drawn))
     return DecisionReport(
         lines=tuple(lines),
+        agents=tuple(card_of(agent) for agent in agents),
         answers={
             name: tuple(zip(decisions, decided, strict=True)) for name, decided in answers.items()
         },
@@ -201,28 +261,13 @@ def report(
     )
 
 
-def write_answers(path: Path, found: DecisionReport) -> None:
-    """Write every answer of the agents under test as a JSON line.
-
-    Raises:
-        BadInput: The file cannot be written.
-    """
-    lines = [
-        {"suite": "decisions", "agent": name, "run": decision.run, **asdict(one)}
-        for name, pairs in found.answers.items()
-        for decision, one in pairs
-    ]
-    try:
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"--out {path}: cannot be written: {error.strerror}") from error
-
-
 def as_json(found: DecisionReport) -> dict[str, object]:
     """The report as plain values."""
     return {
         "suite": "decisions",
-        "lines": [asdict(line) for line in found.lines],
+        "policy": read_policy(None).digest(),
+        "agents": [asdict(card) for card in found.agents],
+        "lines": [{**asdict(line), "spent": _plain(line.spent)} for line in found.lines],
         "answers": {
             name: [
                 {
@@ -233,6 +278,7 @@ def as_json(found: DecisionReport) -> dict[str, object]:
                     "grade": one.grade,
                     "expert": decision.expert,
                     "expert_worked": decision.worked,
+                    "usage": _plain(one.usage),
                 }
                 for decision, one in pairs
             ]
@@ -240,3 +286,7 @@ def as_json(found: DecisionReport) -> dict[str, object]:
         },
         "unreviewed": found.unreviewed,
     }
+
+
+def _plain(usage: Usage | None) -> dict[str, object] | None:
+    return None if usage is None else usage.model_dump()

@@ -14,11 +14,8 @@ the triage of a live run, row by row. It has two lines.
 An alarm counts at the row that raised it; the onset that it is dated back to buys nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +29,8 @@ from autopilot_evals.baselines.reference import ALWAYS, NEVER, RANDOM, always_al
 from autopilot_evals.corpus import LabelledRun
 from autopilot_evals.scoring.detection import KindLine, Line, RunScore, kind_lines, score_line
 from autopilot_evals.scoring.matching import Alarm, Found, match
-from autopilot_evals.suites.results import Results, digest_of
+from autopilot_evals.suites.engines import Engine
+from autopilot_evals.suites.results import Origin, Results, digest_of
 
 OURS = "autopilot"
 ACTING = "autopilot, to act"
@@ -145,29 +143,18 @@ def read_alarms(run: LabelledRun) -> RunAlarms:
     return RunAlarms(run.name, tuple(steps), alarms)
 
 
-def read_all(corpus: Sequence[LabelledRun], results: Results, jobs: int) -> Iterator[RunAlarms]:
-    """``read_alarms`` of every run, in order, on so many processes.
+def read_all(corpus: Sequence[LabelledRun], results: Results, engine: Engine) -> list[RunAlarms]:
+    """``read_alarms`` of every run, in order.
 
     What ``results`` holds from before is not read again, unless the recording or one of the rules
     has changed since.
     """
     rules = _rules_digest()
-    keys = [f"detection:{run.name}:{_digest(run.path)}:{rules}" for run in corpus]
-    left = [run for run, key in zip(corpus, keys, strict=True) if results.find(key) is None]
-    with ExitStack() as stack:
-        fresh: Iterator[RunAlarms] = map(read_alarms, left)
-        if jobs > 1 and len(left) > 1:
-            context = get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context))
-            fresh = pool.map(read_alarms, left)
-        for run, key in zip(corpus, keys, strict=True):
-            known = results.find(key)
-            if known is None:
-                read = next(fresh)
-                results.add(key, {"steps": read.steps, "alarms": _plain(read)})
-                yield read
-            else:
-                yield _revived(run.name, known)
+    keys = {f"detection:{run.name}:{_digest(run.path)}:{rules}": run for run in corpus}
+    left = {key: run for key, run in keys.items() if results.find(key) is None}
+    for key, read in engine.each(read_alarms, left):
+        results.add(key, {"steps": read.steps, "alarms": _plain(read)}, Origin())
+    return [_revived(run.name, results.find(key)) for key, run in keys.items()]
 
 
 def _plain(read: RunAlarms) -> dict[str, list[list[object]]]:
@@ -177,7 +164,7 @@ def _plain(read: RunAlarms) -> dict[str, list[list[object]]]:
     }
 
 
-def _revived(run: str, known: dict[str, Any]) -> RunAlarms:
+def _revived(run: str, known: Any) -> RunAlarms:
     alarms = {rule: tuple(Alarm(*one) for one in ones) for rule, ones in known["alarms"].items()}
     return RunAlarms(run, tuple(known["steps"]), alarms)
 

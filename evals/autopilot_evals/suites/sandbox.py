@@ -8,12 +8,9 @@ widths, batch sizes, the step of the fault, how often snapshots are taken.
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +20,25 @@ import autopilot_evals
 import autopilot_trainer
 from autopilot.errors import BadInput
 from autopilot.policy import read_policy
-from autopilot.ports import Agent
+from autopilot.ports import Agent, Consulting
+from autopilot.schema import Usage
+from autopilot_evals.baselines.pilots import PILOTS
 from autopilot_evals.forks import ALONE, PILOTED, Outcome, fly
-from autopilot_evals.forks.scores import ScenarioScore, Summary, habit, score, summarise
+from autopilot_evals.forks.cadence import default_policy
+from autopilot_evals.forks.scores import (
+    ScenarioScore,
+    Summary,
+    acting_rate,
+    by_chance,
+    habit,
+    score,
+    summarise,
+)
 from autopilot_evals.scenarios import SCENARIOS, Move, Scenario
 from autopilot_evals.scenarios.moves import REFLEXES
-from autopilot_evals.suites.results import Results, digest_of
+from autopilot_evals.scoring.usage import Metered, card_of, total
+from autopilot_evals.suites.engines import Engine
+from autopilot_evals.suites.results import Origin, Results, digest_of, origin_of
 
 TARGET_GAIN = 0.8
 TARGET_LEFT_ALONE = 0.95
@@ -57,13 +67,20 @@ class Task:
         return ALONE if self.move is None else self.move.name
 
 
+class Flown(Outcome):
+    """What came of one training, and what its agent's models took where it consults any."""
+
+    spent: Usage | None = None
+
+
 @dataclass(frozen=True)
 class SandboxReport:
     """The tables of a sandbox suite.
 
     Attributes:
         scores: By agent, one for each scenario.
-        summaries: By part of the scenarios: the agents, then habits of acting always alike.
+        summaries: By part of the scenarios: the agents, habits of acting always alike, chance at
+            the rate of the first agent, then agents of others.
         steps: Steps trained, in all.
         seconds: Processor time of the trainings together.
     """
@@ -106,10 +123,10 @@ def fly_all(
     make_agent: MakeAgent,
     results: Results,
     *,
-    jobs: int,
+    engine: Engine,
     told: Told | None = None,
-) -> Iterator[Outcome]:
-    """Do every training on so many processes, each outcome as it comes.
+) -> Iterator[Flown]:
+    """Do every training, and give each outcome as it comes.
 
     What ``results`` holds from before is not trained again, unless code that it came of has
     changed since.
@@ -118,46 +135,44 @@ def fly_all(
         wanted: The trainings.
         make_agent: Makes an agent of its name, in the process that trains.
         results: Where outcomes are kept.
-        jobs: Processes.
+        engine: Where they are trained.
         told: Told of the progress of what has to be trained.
     """
-    training, deciding = _training_digest(), _deciding_digest()
+    training = _training_digest()
+    origins = {name: _origin(make_agent, name) for name in {task.agent for task in wanted}}
+    deciding = {
+        name: ":".join(filter(None, (_deciding_digest(name), origin.model, origin.prompt_sha)))
+        for name, origin in origins.items()
+    }
     keys = {
         f"sandbox:{task.scenario.name}:{task.scenario.steps}:{task.seed}:{task.arm}:{training}:"
-        f"{_own_digest(task.scenario)}:{deciding if task.agent is not None else ''}": task
+        f"{_own_digest(task.scenario)}:{deciding[task.agent]}": task
         for task in wanted
     }
     known = {key: results.find(key) for key in keys}
-    yield from (Outcome.model_validate(value) for value in known.values() if value is not None)
+    yield from (Flown.model_validate(value) for value in known.values() if value is not None)
     left = {key: task for key, task in keys.items() if known[key] is None}
-    for done, (key, outcome) in enumerate(_flown(left, make_agent, jobs), start=1):
-        results.add(key, outcome.model_dump(mode="json"))
+    flown = engine.each(partial(_train, make_agent), left)
+    for done, (key, outcome) in enumerate(flown, start=1):
+        results.add(key, outcome.model_dump(mode="json"), origins[left[key].agent])
         if told is not None:
             told(done, len(left))
         yield outcome
 
 
-def _flown(
-    left: dict[str, Task], make_agent: MakeAgent, jobs: int
-) -> Iterator[tuple[str, Outcome]]:
-    train = partial(_train, make_agent)
-    if jobs == 1 or len(left) < 2:
-        yield from ((key, train(task)) for key, task in left.items())
-        return
-    with ExitStack() as stack:
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-        # Interrupted, or after a failure, only what is under way is waited for.
-        stack.callback(pool.shutdown, cancel_futures=True)
-        futures = {pool.submit(train, task): key for key, task in left.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+def _origin(make_agent: MakeAgent, name: str | None) -> Origin:
+    agent = make_agent(name) if name is not None else None
+    return origin_of(agent, default_policy(agent))
 
 
-def _train(make_agent: MakeAgent, task: Task) -> Outcome:
+def _train(make_agent: MakeAgent, task: Task) -> Flown:
     # That a move has no effect, and so cannot be read back, is what some scenarios are about.
     logging.getLogger("autopilot.trainer").setLevel(logging.ERROR)
     agent = make_agent(task.agent) if task.agent is not None else None
-    return fly(task.scenario, task.seed, agent=agent, move=task.move)
+    meter = Metered(agent) if isinstance(agent, Consulting) else None
+    outcome = fly(task.scenario, task.seed, agent=meter or agent, move=task.move)
+    spent = meter.spent() if meter is not None else None
+    return Flown.model_validate({**outcome.model_dump(), "spent": spent})
 
 
 def report(
@@ -190,13 +205,20 @@ def _summaries(scores: dict[str, tuple[ScenarioScore, ...]], part: Part) -> tupl
         agent: [one for one in all_of_it if part in ("all", one.split)]
         for agent, all_of_it in scores.items()
     }
-    some = next(iter(parted.values()))
-    if not some:
+    tested = {agent: own for agent, own in parted.items() if agent not in PILOTS}
+    name, first = next(iter((tested or parted).items()))
+    if not first:
         return ()
     habits = (ALONE, *(move.name for move in REFLEXES))
     return (
-        *(summarise(agent, own) for agent, own in parted.items()),
-        *(habit(name, some) for name in habits),
+        *(summarise(agent, own) for agent, own in tested.items()),
+        *(habit(move, first) for move in habits),
+        by_chance(acting_rate(scores[name]), first),
+        *(
+            summarise(f"{agent}, unguarded", own)
+            for agent, own in parted.items()
+            if agent in PILOTS
+        ),
     )
 
 
@@ -210,9 +232,11 @@ def verdict(line: Summary) -> dict[str, bool]:
 
 
 def misses(scores: Sequence[ScenarioScore]) -> list[tuple[ScenarioScore, str]]:
-    """Scenarios in which an agent falls short, each with how."""
+    """Scenarios in which an agent falls short, each with how; nothing is asked of a reference."""
     found = []
     for one in scores:
+        if one.agent.name in PILOTS:
+            continue
         if one.gain is None:
             touched = sum(count > 0 for count in one.interventions)
             if touched:
@@ -251,6 +275,22 @@ def as_json(found: SandboxReport) -> dict[str, object]:
     }
 
 
+def flown_by(agents: Sequence[Agent], outcomes: Sequence[Flown]) -> list[dict[str, object]]:
+    """Who flew, under which policy, and what all flights of each took, as plain values."""
+    spent = {
+        agent.name: total(one.spent for one in outcomes if one.arm == PILOTED + agent.name)
+        for agent in agents
+    }
+    return [
+        {
+            **asdict(card_of(agent)),
+            "policy": default_policy(agent).digest(),
+            "spent": used.model_dump() if (used := spent[agent.name]) is not None else None,
+        }
+        for agent in agents
+    ]
+
+
 def _agents_lines(found: SandboxReport) -> list[Summary]:
     return [line for line in found.summaries["all"] if line.name in found.scores]
 
@@ -286,12 +326,18 @@ def _own_digest(scenario: Scenario) -> str:
     return digest_of([Path(inspect.getfile(scenario.build))])
 
 
-def _deciding_digest() -> str:
-    """Of everything that finds, decides and judges."""
-    core = _folder(autopilot)
+def _deciding_digest(agent: str | None) -> str:
+    """Of everything that finds, decides and judges; empty where no agent does."""
+    if agent is None:
+        return ""
+    core, evals = _folder(autopilot), _folder(autopilot_evals)
     folders = (core, core / "control", core / "detectors", core / "schema")
     code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    return digest_of([*code, *sorted(_folder(autopilot_agents).rglob("*.py"))])
+    if agent in PILOTS:
+        own = [evals / "baselines" / name for name in ("agents.py", "pilots.py")]
+    else:
+        own = sorted(_folder(autopilot_agents).rglob("*.py"))
+    return digest_of([*code, evals / "forks" / "cadence.py", *own])
 
 
 def _folder(package: object) -> Path:
