@@ -34,7 +34,7 @@ from autopilot.schema.metrics import GRAD_NORM, LOSS
 
 Update = Callable[[Row], Finding | None]
 _PLANS = 256  # distinct sets of metrics remembered; a run has a handful
-_KEEP_EVERY = 10
+_KEEP_EVERY = 25
 _KEPT = 256
 
 
