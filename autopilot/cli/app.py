@@ -13,9 +13,11 @@ from autopilot.cli import (
     fly,
     label,
     look,
+    mcp,
     policies,
     recordings,
     replay,
+    report,
     scorecard,
 )
 from autopilot.errors import AutopilotError, Unreachable
@@ -58,6 +60,8 @@ look.register(app)
 act.register(app)
 replay.register(app)
 recordings.register(app)
+report.register(app)
+mcp.register(app)
 evaluate.register(app)
 scorecard.register(app)
 label.register(app)
