@@ -12,6 +12,7 @@ from autopilot.cli import (
     evaluate,
     fly,
     label,
+    llm,
     look,
     mcp,
     policies,
@@ -61,6 +62,7 @@ act.register(app)
 replay.register(app)
 recordings.register(app)
 report.register(app)
+llm.register(app)
 mcp.register(app)
 evaluate.register(app)
 scorecard.register(app)

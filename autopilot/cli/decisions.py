@@ -26,7 +26,7 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
     Raises:
         BadInput: There is no such agent or corpus, or none of its decisions was reviewed.
     """
-    from autopilot.cli.fly import make_any_agent
+    from autopilot_evals.agents import make_any_agent
     from autopilot_evals.suites import decisions
 
     agents = [make_any_agent(name) for name in asked.agents]

@@ -42,7 +42,7 @@ def demo(
     if scenario not in SCENARIOS:
         known = ", ".join(SCENARIOS)
         raise BadInput(f"--scenario {scenario}: no such scenario; known: {known}")
-    from autopilot.cli.fly import make_agent
+    from autopilot_agents.known import make_agent
     from autopilot_evals.demo.flight import Flight, flight_folder
     from autopilot_evals.demo.summary import as_json, draw_picture, print_summary
     from autopilot_evals.demo.view import LiveView

@@ -29,7 +29,7 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
     Raises:
         BadInput: There is no such agent or corpus, or nothing of it on that side of the split.
     """
-    from autopilot.cli.fly import make_any_agent
+    from autopilot_evals.agents import make_any_agent
     from autopilot_evals.suites import detection
 
     agents = [make_any_agent(name) for name in asked.agents]

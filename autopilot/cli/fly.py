@@ -5,7 +5,8 @@ import signal
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +19,21 @@ from autopilot.console.approver import TerminalApprover
 from autopilot.errors import AutopilotError, BadInput, Unreachable
 from autopilot.launch import Launched, launch
 from autopilot.loop import Autopilot
-from autopilot.policy import read_policy
+from autopilot.policy import parse_policy, read_policy
 from autopilot.ports import Agent
 from autopilot.schema import Event
 
 AgentOption = Annotated[
-    str, typer.Option("--agent", help="Who pilots: rules, or observe to only watch.")
+    str,
+    typer.Option("--agent", help="Who pilots: rules, rules+llm, llm, or observe to only watch."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="The language model of rules+llm; else AUTOPILOT_LLM_MODEL."),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--base-url", help="Of an OpenAI-compatible server; else OpenAI's own."),
 ]
 _START_LIMIT = 600.0
 """Seconds that a script may take before it opens its session."""
@@ -37,38 +47,6 @@ def register(app: typer.Typer) -> None:
     app.command()(watch)
 
 
-def make_agent(name: str) -> Agent:
-    """An agent by name, to pilot a run.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
-    return _made(name, _agents())
-
-
-def make_any_agent(name: str) -> Agent:
-    """An agent by name, to be evaluated: also those that others use, and habits.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
-    from autopilot_evals.baselines.pilots import PILOTS
-
-    return _made(name, {**_agents(), **PILOTS})
-
-
-def _agents() -> dict[str, Callable[[], Agent]]:
-    from autopilot_agents.rules import ObserveAgent, RuleAgent
-
-    return {"rules": RuleAgent, "observe": ObserveAgent}
-
-
-def _made(name: str, known: dict[str, Callable[[], Agent]]) -> Agent:
-    if name not in known:
-        raise BadInput(f"--agent {name}: no such agent; known: {', '.join(known)}")
-    return known[name]()
-
-
 def run(
     command: Annotated[
         list[str], typer.Argument(metavar="-- CMD…", help="The training command, after --.")
@@ -77,6 +55,8 @@ def run(
         Path | None, typer.Option("--policy", help="Policy file; by default the default policy.")
     ] = None,
     agent: AgentOption = "rules",
+    model: ModelOption = None,
+    base_url: UrlOption = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where the run is recorded.")
     ] = None,
@@ -89,7 +69,8 @@ def run(
     """
     if policy is not None:
         read_policy(policy)
-    pilot = make_agent(agent)
+    chosen = _Chosen(agent, model, base_url)
+    chosen.make()  # a wrong name or a missing key ends here, and not beside a run
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = run_dir or Path("runs") / f"run-{stamp}"
     _check_writable(folder)
@@ -97,7 +78,7 @@ def run(
     with _signals_to(launched):
         try:
             if launched.wait_until_up(_START_LIMIT):
-                _pilot(launched, pilot, json)
+                _pilot(launched, chosen, json)
         except AutopilotError as error:
             words = f"autopilot: the pilot stopped: {error}; training goes on"
             print(words, file=sys.stderr)
@@ -107,30 +88,54 @@ def run(
     raise typer.Exit(code)
 
 
-def watch(run: RunArgument, agent: AgentOption = "rules", json: Json = False) -> None:
+def watch(
+    run: RunArgument,
+    agent: AgentOption = "rules",
+    model: ModelOption = None,
+    base_url: UrlOption = None,
+    json: Json = False,
+) -> None:
     """Attach a pilot to a live run, from any terminal, at any time.
 
     It sees what happened before it came. Ctrl-C detaches it; training goes on.
     """
-    pilot = make_agent(agent)
-    with connect(run, "agent", pilot.name) as live, contextlib.ExitStack() as stack:
-        live.info()
+    chosen = _Chosen(agent, model, base_url)
+    chosen.make()
+    with connect(run, "agent", agent) as live, contextlib.ExitStack() as stack:
+        pilot = chosen.make(live)
         approver = None
         if not json and sys.stdin.isatty() and "://" not in run:
             operator = stack.enter_context(connect(run, "operator", "terminal"))
             approver = _approver(operator, stack)
         with contextlib.suppress(KeyboardInterrupt):
-            _fly(Autopilot(live, pilot, approver), json)
+            _fly(Autopilot(live, pilot, approver, apart=True), json)
 
 
-def _pilot(launched: Launched, agent: Agent, json: bool) -> None:
+@dataclass(frozen=True)
+class _Chosen:
+    """Who is to pilot."""
+
+    name: str
+    model: str | None
+    base_url: str | None
+
+    def make(self, run: HttpRun | None = None) -> Agent:
+        """The agent; of a live run, with its policy and its journal to look things up in."""
+        from autopilot_agents.known import Terms, make_agent
+
+        policy = None if run is None else parse_policy(run.policy_text())
+        return make_agent(self.name, Terms(self.model, self.base_url, run, policy))
+
+
+def _pilot(launched: Launched, chosen: _Chosen, json: bool) -> None:
     """Pilot until the run ends."""
-    with launched.connect("agent", agent.name) as live, contextlib.ExitStack() as stack:
+    with launched.connect("agent", chosen.name) as live, contextlib.ExitStack() as stack:
+        agent = chosen.make(live)
         approver = None
         if not json and sys.stdin.isatty():
             operator = stack.enter_context(launched.connect("operator", "terminal"))
             approver = _approver(operator, stack)
-        _fly(Autopilot(live, agent, approver), json)
+        _fly(Autopilot(live, agent, approver, apart=True), json)
 
 
 def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprover:

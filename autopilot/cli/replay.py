@@ -105,7 +105,7 @@ def make_pilot(name: str) -> Agent:
     Raises:
         BadInput: There is none of that name, or the factory makes none.
     """
-    from autopilot.cli.fly import make_any_agent
+    from autopilot_evals.agents import make_any_agent
 
     if ":" not in name:
         try:

@@ -37,7 +37,7 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
     Raises:
         BadInput: There is no such agent or scenario, or none on that side of the split.
     """
-    from autopilot.cli.fly import make_any_agent
+    from autopilot_evals.agents import make_any_agent
     from autopilot_evals.baselines.pilots import FLOWN
     from autopilot_evals.suites import sandbox
 
@@ -64,7 +64,7 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
 
 
 def _fly(wanted: "Sequence[Task]", results: "Results", engine: "Engine") -> "list[Flown]":
-    from autopilot.cli.fly import make_any_agent
+    from autopilot_evals.agents import make_any_agent
     from autopilot_evals.suites.sandbox import fly_all
 
     told = Console(stderr=True)

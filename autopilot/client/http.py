@@ -86,7 +86,7 @@ class HttpRun:
             base_url=base,
             headers={
                 "Authorization": f"Bearer {token}",
-                "X-Autopilot-Name": re.sub(r"[^A-Za-z0-9_.@-]", "", name)[:40] or "unnamed",
+                "X-Autopilot-Name": re.sub(r"[^A-Za-z0-9_.@+-]", "", name)[:40] or "unnamed",
             },
             timeout=timeout,
             transport=httpx2.HTTPTransport(uds=socket) if socket else transport,

@@ -140,7 +140,7 @@ def _consultation_words(asked: Consultation) -> tuple[str, str]:
     usage = asked.usage
     price = "price unknown" if usage.price_usd is None else f"${usage.price_usd:.4f}"
     tokens = f"{usage.input_tokens} tokens in, {usage.output_tokens} out"
-    about = f" of {asked.proposal}" if asked.proposal else ""
+    about = f" {asked.proposal}" if asked.proposal else ""
     headline = f"{clean(asked.model, 80)} asked to {asked.purpose}{about}: {asked.outcome}"
     text = f" — {clean(asked.text)}" if asked.text else ""
     return headline, f"{usage.seconds:.1f} s, {tokens}, {price}{text}"

@@ -9,7 +9,6 @@ Where this package is installed editable, Inspect finds the task by this file's 
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from anyio import to_thread
@@ -21,10 +20,8 @@ from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
 from autopilot.errors import BadInput
 from autopilot.policy import read_policy
-from autopilot.ports import Agent
 from autopilot.schema import NoProposal
-from autopilot_agents.rules import ObserveAgent, RuleAgent
-from autopilot_evals.baselines.pilots import PILOTS
+from autopilot_evals.agents import NAMES, make_any_agent
 from autopilot_evals.scoring.decisions import answer_of
 from autopilot_evals.scoring.usage import card_of
 from autopilot_evals.suites import question
@@ -33,7 +30,6 @@ from autopilot_evals.suites.results import digest_of
 
 MODEL = "model"
 """Stands for the model that Inspect was given."""
-AGENTS: dict[str, Callable[[], Agent]] = {"rules": RuleAgent, "observe": ObserveAgent, **PILOTS}
 
 
 @task
@@ -46,11 +42,11 @@ def autopilot_decisions(agent: str = "rules") -> Task:
     Raises:
         BadInput: There is no agent of that name.
     """
-    if agent != MODEL and agent not in AGENTS:
-        known = ", ".join((MODEL, *AGENTS))
+    if agent != MODEL and agent not in NAMES:
+        known = ", ".join((MODEL, *NAMES))
         raise BadInput(f"-T agent={agent}: no such agent; known: {known}")
     by_model = agent == MODEL
-    card = None if by_model else card_of(AGENTS[agent]())
+    card = None if by_model else card_of(make_any_agent(agent))
     return Task(
         dataset=MemoryDataset([_sample(one) for one in reviewed()], name="reviewed decisions"),
         solver=generate() if by_model else answered_by(agent),
@@ -83,7 +79,7 @@ def answered_by(agent: str) -> Solver:
     by_number = {decision.number: decision for decision in reviewed()}
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        asked = AGENTS[agent]()
+        asked = make_any_agent(agent)
         said = await to_thread.run_sync(asked.propose, by_number[int(state.sample_id)].window())
         why = said.reason if isinstance(said, NoProposal) else said.rationale
         words = json.dumps({"answer": answer_of(said), "why": why})

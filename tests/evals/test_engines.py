@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from autopilot.cli import main
-from autopilot.cli.fly import make_agent
 from autopilot.errors import AutopilotError, BadInput
+from autopilot_agents.known import make_agent
 from autopilot_evals.corpus import read_corpus
 from autopilot_evals.forks import Outcome
 from autopilot_evals.labels import LabelledEvent, Labels, write_labels

@@ -19,7 +19,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 
 import autopilot_evals
 from autopilot.cli import main
-from autopilot.cli.fly import make_agent, make_any_agent
 from autopilot.errors import BadInput
 from autopilot.policy import read_policy
 from autopilot.schema import (
@@ -34,6 +33,8 @@ from autopilot.schema import (
     Window,
 )
 from autopilot.window import tail_dense
+from autopilot_agents.known import make_agent
+from autopilot_evals.agents import make_any_agent
 from autopilot_evals.baselines.pilots import FLOWN, PILOTS, DoubleHalfSame, ReduceLROnPlateau
 from autopilot_evals.forks import Outcome, fly
 from autopilot_evals.scenarios import SCENARIOS
@@ -247,11 +248,13 @@ def test_evaluations_know_them_by_name_and_no_live_run_does() -> None:
     again = pickle.loads(pickle.dumps(make_any_agent))
     for name in PILOTS:
         assert again(name).name == name
-        with pytest.raises(BadInput, match=f"{name}: no such agent; known: rules, observe$"):
+        with pytest.raises(
+            BadInput, match=f"{name}: no such agent; known: rules, observe, llm, rules\\+llm$"
+        ):
             make_agent(name)
     assert make_any_agent("rules").name == "rules"
     assert set(FLOWN) < set(PILOTS)
-    with pytest.raises(BadInput, match="known: rules, observe, reduce_lr_on_plateau"):
+    with pytest.raises(BadInput, match=r"llm, rules\+llm, reduce_lr_on_plateau"):
         make_any_agent("nobody")
 
 
@@ -270,7 +273,7 @@ FLY = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from autopilot.cli.fly import make_any_agent
+from autopilot_evals.agents import make_any_agent
 from autopilot_evals.scenarios import SCENARIOS
 from autopilot_evals.suites import sandbox
 from autopilot_evals.suites.engines import Processes

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from autopilot.cli import main
-from autopilot.cli.fly import make_agent
 from autopilot.errors import AutopilotError
 from autopilot.policy import read_policy
 from autopilot.schema import (
@@ -27,6 +26,7 @@ from autopilot.schema import (
     Usage,
     Window,
 )
+from autopilot_agents.known import make_agent
 from autopilot_agents.rules import ObserveAgent, RuleAgent
 from autopilot_evals.forks import Applied, Outcome, fly
 from autopilot_evals.forks.scores import (

@@ -51,7 +51,7 @@ def caller(role: Role, name: str | None) -> Caller:
     >>> caller("agent", "human:eve")
     Caller(role='agent', actor='agent:humaneve')
     """
-    cleaned = re.sub(r"[^A-Za-z0-9_.@-]", "", name or "")[:40] or "unnamed"
+    cleaned = re.sub(r"[^A-Za-z0-9_.@+-]", "", name or "")[:40] or "unnamed"
     return Caller(role, f"{_ACTOR_KINDS[role]}:{cleaned}")
 
 
