@@ -107,24 +107,33 @@ class Autopilot:
             return
         if any(record.status in ("pending", "queued") for record in records):
             return
-        if not self._thinking.busy:  # one question at a time; this one is asked at a later pass
-            self._thinking.propose(episode, build_window(self.run, episode))
+        window = build_window(self.run, episode)
+        known = self._thinking.known(window)
+        if known is not None:
+            self._settle(Decided(episode, window, known))
+        elif not self._thinking.busy:  # one question at a time; this one waits for a later pass
+            self._thinking.propose(episode, window)
             self._conclude()
 
     def _conclude(self) -> None:
         """Act on an answer that has come."""
         match self._thinking.take():
-            case Decided(episode, window, answer):
-                again = self._file(window, answer, episode.id)
-                # What this pass filed itself is no news at the next.
-                signature = _signature(episode, self._records(episode))
-                step = self.run.info().step
-                self._considered[episode.id] = _Considered(signature, step, time.monotonic(), again)
+            case Decided() as decided:
+                self._settle(decided)
             case Reviewed(proposal, review):
                 if self.approver is not None and proposal in self._offered:
                     self.approver.advise(proposal, review)
             case None:
                 return
+
+    def _settle(self, decided: Decided) -> None:
+        """File what was decided about an episode, and remember what was known of it then."""
+        episode = decided.episode
+        again = self._file(decided.window, decided.answer, episode.id)
+        # What this pass filed itself is no news at the next.
+        signature = _signature(episode, self._records(episode))
+        step = self.run.info().step
+        self._considered[episode.id] = _Considered(signature, step, time.monotonic(), again)
 
     def _records(self, episode: Episode) -> list[ProposalRecord]:
         return [r for r in self.run.proposals() if r.proposal.episode == episode.id]

@@ -114,6 +114,10 @@ class Consulting(Agent, Protocol):
     model: str
     prompt_sha: str
 
+    def known(self, window: Window) -> Proposal | NoProposal | None:
+        """The answer where no model is needed for it; None where one has to be asked."""
+        ...
+
     def review(self, record: ProposalRecord, window: Window) -> Consultation:
         """Explain a proposal to the person who is to decide; never raises."""
         ...

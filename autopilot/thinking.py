@@ -68,6 +68,10 @@ class Thinking:
         """Something will be there to be taken before long."""
         return self.busy or bool(self._to_review)
 
+    def known(self, window: Window) -> Proposal | NoProposal | None:
+        """What the agent can say at once, whatever a model is being asked meanwhile."""
+        return self._model.known(window) if self._model is not None else None
+
     def propose(self, episode: Episode, window: Window) -> None:
         """Ask what to do about an episode."""
         self._ask(partial(self._decide, episode, window))

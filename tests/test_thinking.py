@@ -1,5 +1,7 @@
 """An agent that asks a model: the loop goes on meanwhile, and what was asked is in the journal."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +58,9 @@ class Model:
         assert self.let.wait(20)
         self._taken.append(consultation())
         return self.answer(window)
+
+    def known(self, window: Window) -> None:
+        return None
 
     def review(self, record: ProposalRecord, window: Window) -> Consultation:
         said = consultation(
@@ -119,6 +124,24 @@ def test_the_loop_goes_on_while_a_model_thinks_and_files_what_it_says() -> None:
     assert [r.status for r in bench.plane.proposals()] == ["queued"]
     looked_until(autopilot, lambda: "consultation" in bench.kinds())
     assert bench.plane.info().llm_usd_spent == 0.25
+
+
+def test_rules_act_at_once_while_a_model_hangs() -> None:
+    bench = Bench(OPEN)
+    bench.rows(40)
+    model = Model(declines())
+    model.let.clear()
+    autopilot = pilot(bench, RulesAndModel(RuleAgent(), model))
+    bench.rows(12, update_skipped=1.0)
+    autopilot.look()
+    assert model.busy.wait(20)
+    assert bench.plane.proposals() == []
+    bench.rows(5, update_skipped=1.0, lr=0.0)
+    autopilot.look()
+    (filed,) = bench.plane.proposals()
+    assert filed.proposal.interventions == (SetLR(value="plan"),)
+    assert not model.let.is_set()
+    model.let.set()
 
 
 def test_an_answer_to_a_run_that_has_moved_on_is_judged_against_the_present() -> None:
@@ -291,3 +314,21 @@ def test_a_benign_episode_costs_nothing(sick: Window) -> None:
     model = Model(to_plan)
     assert isinstance(RulesAndModel(RuleAgent(), model).propose(benign), NoProposal)
     assert model.asked == 0
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "from typer.testing import CliRunner; from autopilot.cli.app import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0",
+        "from autopilot_agents.known import make_agent; make_agent('rules')",
+        "import autopilot_agents.llm.agent, autopilot_agents.llm.settings",
+    ],
+    ids=["help", "rules", "the agent itself"],
+)
+def test_no_language_model_stack_loads_before_a_model_is_asked(does: str) -> None:
+    check = "import sys; assert not {'langchain', 'langchain_openai', 'openai'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{does}\n{check}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -38,6 +38,11 @@ class RulesAndModel:
         self.model = model.model
         self.prompt_sha = model.prompt_sha
 
+    def known(self, window: Window) -> Proposal | NoProposal | None:
+        """The rules' answer where they know one; a model that hangs never delays it."""
+        answer = self._rules.propose(window)
+        return None if _in_doubt(window, answer) else answer
+
     def propose(self, window: Window) -> Proposal | NoProposal:
         """The rules' answer, or the model's where the rules are at a loss."""
         known = self._rules.propose(window)

@@ -72,10 +72,14 @@ class LLMAgent:
         self._prompt = load_prompt("diagnose")
         self.prompt_sha = self._prompt.sha
 
+    def known(self, window: Window) -> NoProposal | None:
+        """Why the model is not asked now; None where it is."""
+        return _settled(window) or self._patience.still(window) or self._line.obstacle(window)
+
     def propose(self, window: Window) -> Proposal | NoProposal:
         """One checked proposal, or why there is none; never raises."""
         self._line.latest = None
-        known = _settled(window) or self._patience.still(window) or self._line.obstacle(window)
+        known = self.known(window)
         if known is not None:
             return known
         figures = figures_of(window)
