@@ -327,6 +327,9 @@ class Billed(RuleAgent):
         self._asked.append(self._consultation())
         return super().propose(window)
 
+    def known(self, window: Window) -> None:
+        return None
+
     def review(self, record: ProposalRecord, window: Window) -> Consultation:
         return self._consultation()
 

@@ -235,6 +235,9 @@ class Pundit:
             return NoProposal(kind="waiting", reason=f"{self._draw.random()}")
         return Proposal(interventions=(ScaleLR(factor=0.5),), rationale=f"{self._draw.random()}")
 
+    def known(self, window: Window) -> None:
+        return None
+
     def review(self, record: ProposalRecord, window: Window) -> Consultation:
         return self._consultation()
 

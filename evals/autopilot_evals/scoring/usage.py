@@ -41,9 +41,12 @@ class Metered:
     """
 
     def __init__(self, agent: Consulting) -> None:
-        self.name = agent.name
+        self.name, self.model, self.prompt_sha = agent.name, agent.model, agent.prompt_sha
         self._agent = agent
         self._asked: list[Consultation] = []
+
+    def known(self, window: Window) -> Proposal | NoProposal | None:
+        return self._agent.known(window)
 
     def propose(self, window: Window) -> Proposal | NoProposal:
         return self._agent.propose(window)
