@@ -12,7 +12,8 @@ from autopilot_evals.scenarios import SCENARIOS
 def record(folder: Path, seed: int, name: str) -> Path:
     """Train, record and label one scenario; the path of its recording."""
     scenario = SCENARIOS[name]
-    sick, reference = train(scenario, seed, "sick"), train(scenario, seed, "reference")
+    sick = train(scenario, seed, "sick")
+    reference = sick if scenario.family == "benign" else train(scenario, seed, "reference")
     path = folder / f"{name}.csv"
     path.unlink(missing_ok=True)
     export_run(sick.recorded(name), path, "csv")

@@ -39,7 +39,7 @@ SCENARIO = Scenario(
         moves.RESET,
         moves.back_and("reset", *moves.RESET.interventions),
     ),
-    acceptable=("reset_optimizer_state", "rollback+reset_optimizer_state"),
+    acceptable=("reset_optimizer_state", "reset_optimizer_state+rollback"),
     harmful=("set_grad_clip",),
     delay=6,
     split="held_out",
