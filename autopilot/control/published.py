@@ -3,8 +3,9 @@
 from autopilot.control.core import SYSTEM, Core
 from autopilot.schema import Capabilities
 
-_EVERY = 1.0
-"""Seconds between two looks: asking the training side costs more than a row does."""
+_FIRST, _MOST = 1.0, 600.0
+"""Seconds between two looks: asking the training side costs more than a row does. They double with
+every entry, so that a knob which the script itself turns all the time cannot fill the journal."""
 
 
 class Published:
@@ -14,16 +15,30 @@ class Published:
         self._core = core
         self._shape: Capabilities | None = None
         self._due = 0.0
+        self._pause = _FIRST
 
     def check(self) -> None:
-        """Journal what is offered, if that is due and anything but a value in force changed."""
+        """Journal what is offered, if that is due and changed in more than values in force.
+
+        Of a knob's value only whether it stands at its default counts.
+        """
         core, now = self._core, self._core.clock.now()
         if now < self._due:
             return
-        self._due = now + _EVERY
+        self._due = now + self._pause
         offered = core.side.capabilities()
-        shape = offered.model_copy(update={"settings": {}})
+        shape = _shape(offered)
         if shape != self._shape:
+            if self._shape is not None:
+                self._pause = min(2 * self._pause, _MOST)
             self._shape = shape
             body = {"capabilities": offered.model_dump(mode="json")}
             core.write("capabilities", SYSTEM, body)
+
+
+def _shape(offered: Capabilities) -> Capabilities:
+    knobs = {
+        name: knob.model_copy(update={"value": knob.value == knob.default})
+        for name, knob in offered.knobs.items()
+    }
+    return offered.model_copy(update={"settings": {}, "knobs": knobs})

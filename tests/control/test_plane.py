@@ -13,6 +13,7 @@ from autopilot.errors import Forbidden, NotFound, OutOfBounds, Refused, StalePro
 from autopilot.policy import Policy
 from autopilot.schema import (
     Canary,
+    Capabilities,
     Evaluate,
     Evidence,
     Finding,
@@ -25,6 +26,7 @@ from autopilot.schema import (
     SaveCheckpoint,
     ScaleLR,
     SetLR,
+    Setting,
     SkipBatches,
 )
 
@@ -579,3 +581,19 @@ def test_an_evaluation_is_free(bench: Make) -> None:
     b = bench('default = "allow"\n[budget]\ninterventions = { per_1000_steps = 0, per_day = 0 }')
     assert b.propose(Evaluate()).status == "queued"
     assert b.propose(ScaleLR(factor=0.5)).verdict.rule == "budget.interventions.per_1000_steps"
+
+
+def test_a_knob_that_the_script_turns_all_the_time_does_not_fill_the_journal(bench: Make) -> None:
+    b = bench()
+    offered = b.side.capabilities()
+
+    def turned() -> Capabilities:
+        setting = Setting(name="k", value=float(b.step), default=0.0, minimum=0, maximum=1e9)
+        flag = Setting(name="f", value=b.step % 2 == 0, default=True, type="bool")
+        return offered.model_copy(update={"knobs": {"k": setting, "f": flag}})
+
+    b.side.capabilities = turned  # type: ignore[method-assign]
+    for _ in range(3001):
+        b.clock.time += 1
+        b.rows(1)
+    assert 2 <= b.kinds().count("capabilities") <= 20

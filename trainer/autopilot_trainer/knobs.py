@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autopilot.errors import BadInput
@@ -20,6 +20,7 @@ _NAMES: dict[type, Literal["bool", "int", "float", "str"]] = {
 _TYPES: dict[str, type] = {name: kind for kind, name in _NAMES.items()}
 
 log = logging.getLogger("autopilot.trainer")
+_MOST_TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,16 @@ class Knob:
     get: Callable[[], Scalar]
     set: Callable[[Any], None]
     setting: Setting
+    _told: list[str] = field(default_factory=list, compare=False)
 
     def published(self) -> Setting:
         """The knob with its present value; without one where the script's function fails."""
         try:
             value = _TYPES[self.setting.type](self.get())
-        except Exception:
-            log.exception("knob %s: its value cannot be read", self.name)
+        except Exception as error:
+            if repr(error) not in self._told and len(self._told) < _MOST_TOLD:
+                self._told.append(repr(error))  # it is asked for every now and then: tell it once
+                log.exception("knob %s: its value cannot be read", self.name)
             value = None
         return self.setting.model_copy(update={"value": value})
 

@@ -5,6 +5,7 @@ the tools are the same for a whole run. A remedy of several interventions is one
 optional fields, applied all together or not at all.
 """
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -61,9 +62,9 @@ class Action(Answer):
     evidence: list[Figure] = Field(min_length=1, max_length=8)
     expected_effect: str = Field(min_length=1)
 
+    @abstractmethod
     def first(self) -> tuple[Intervention, ...]:
         """The interventions that the action itself is."""
-        raise NotImplementedError
 
     def interventions(self) -> tuple[Intervention, ...]:
         """All of it, in the order of application."""

@@ -113,14 +113,14 @@ def fly(
         AutopilotError: The move could not be applied.
     """
     began = time.perf_counter()
-    with _alone(seed), tempfile.TemporaryDirectory() as folder:
+    with alone(seed), tempfile.TemporaryDirectory() as folder:
         flight = _Flight(scenario, seed, policy or default_policy(agent), agent, move)
         outcome = flight.fly(folder)
     return outcome.model_copy(update={"seconds": time.perf_counter() - began})
 
 
 @contextlib.contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def alone(seed: int) -> Iterator[None]:
     """One thread, for sums in one order, and generators of its own."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):

@@ -1,17 +1,13 @@
 """Train a scenario with nobody aboard, and keep its metric rows."""
 
-import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
 
 from autopilot.policy import read_policy
 from autopilot.recording import RecordedRun
 from autopilot.schema import Row, metrics
-from autopilot_evals.forks import LockstepSession
+from autopilot_evals.forks import LockstepSession, alone
 from autopilot_evals.scenarios import Arm, Scenario, Setup
 
 _OF_THE_MACHINE = frozenset(
@@ -50,7 +46,7 @@ class Trained:
 def train(scenario: Scenario, seed: int, arm: Arm) -> Trained:
     """Train one arm to its end, under a session that only watches, with the policy's reflexes."""
     logging.getLogger("autopilot.trainer").setLevel(logging.ERROR)
-    with _one_thread(seed), tempfile.TemporaryDirectory() as folder:
+    with alone(seed), tempfile.TemporaryDirectory() as folder:
         setup = scenario.build(seed, arm, scenario.steps)
         with LockstepSession(
             setup.model,
@@ -73,19 +69,6 @@ def train(scenario: Scenario, seed: int, arm: Arm) -> Trained:
                 session.plane.tick()
             rows = session.plane.rows(last=4 * setup.steps)
     return Trained(setup, tuple(_kept(row) for row in rows))
-
-
-@contextlib.contextmanager
-def _one_thread(seed: int) -> Iterator[None]:
-    """Sums in one order, and generators of its own."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _kept(row: Row) -> Row:
