@@ -7,8 +7,6 @@ course, it is not the weights that are hurt.
 from collections import deque
 from dataclasses import dataclass, field
 
-from autopilot.schema import Row
-
 ABSENT_ROWS = 100
 """Rows after which a source that comes back counts as new again."""
 _KNOWN = 1024
@@ -27,20 +25,18 @@ class SourceLog:
         self._rows = 0
         self._began: tuple[str, int] | None = None
 
-    def observe(self, row: Row, at: int) -> None:
+    def observe(self, source: str, step: int, at: int) -> None:
         """Read the source of a row.
 
         Args:
-            row: It.
+            source: It.
+            step: The row's.
             at: Rows read before it, of any source or none.
         """
-        source = row.source
-        if source is None:
-            return
         self._rows += 1
         seen = self._last_row.get(source)
         if self._rows > 1 and (seen is None or at - seen > ABSENT_ROWS):
-            self._began = (source, row.step)
+            self._began = (source, step)
         self._last_row[source] = at
         if len(self._last_row) > _KNOWN:
             del self._last_row[min(self._last_row, key=self._last_row.__getitem__)]

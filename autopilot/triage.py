@@ -150,15 +150,19 @@ class Triage:
 
     def _observe(self, row: Row) -> None:
         """Keep the last value of each metric, and which data the run is on."""
-        self._loss.observe(row)
-        self._grad.observe(row)
-        self._last.update(row.values)
-        held_out = row.values.get(VAL_LOSS)
+        values, loss, grad = row.values, self._loss, self._grad
+        if loss.row is not row:
+            loss.observe(row)
+        if grad.row is not row:
+            grad.observe(row)
+        self._last.update(values)
+        held_out = values.get(VAL_LOSS)
         if held_out is not None:
             self._weigh(row.step, held_out)
-        if self._grad.fresh:
-            self._grad_median.add(row.values[GRAD_NORM])
-        self._sources.observe(row, self._row)
+        if grad.fresh:
+            self._grad_median.add(values[GRAD_NORM])
+        if row.source is not None:
+            self._sources.observe(row.source, row.step, self._row)
 
     def _weigh(self, step: int, held_out: float) -> None:
         """An evaluation says whether what is under way has hurt the weights."""

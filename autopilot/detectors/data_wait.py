@@ -39,15 +39,15 @@ class DataWait(BaseDetector):
         self._latch = Latch(calm=20)
 
     def update(self, row: Row) -> Finding | None:
-        wait = row.values.get(DATA_WAIT)
-        total = row.values.get(STEP_TIME)
+        values = row.values
+        wait = values.get(DATA_WAIT)
+        total = values.get(STEP_TIME)
         if wait is None or total is None or not isfinite(wait):
             return None
         median = self._median
         usual = median.value
         median.add(wait)
-        sick = median.ready and wait > SHARE * total and wait > FACTOR * usual
-        if not sick:
+        if not (wait > SHARE * total and wait > FACTOR * usual and median.ready):
             self._run = 0
             if self._latch.on:
                 self._latch.step(False)

@@ -49,12 +49,13 @@ class GradAlarm(BaseDetector):
         self._latch = Latch(calm=5)
 
     def update(self, row: Row) -> Finding | None:
-        loss_z = self.loss.observe(row)
-        z = self.grad.observe(row)
+        loss, grad = self.loss, self.grad
+        loss_z = loss.z if loss.row is row else loss.observe(row)
+        z = grad.z if grad.row is row else grad.observe(row)
         bits = self._bits
         if z <= RAISED and not bits and not self._latch.on:
             return None
-        if not self.grad.fresh:
+        if not grad.fresh:
             return None
         if not bits:
             self._first_step = row.step

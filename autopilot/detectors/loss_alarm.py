@@ -106,7 +106,7 @@ class LossAlarm(BaseDetector):
 
     def update(self, row: Row) -> Finding | None:
         trend = self.loss
-        z = trend.observe(row)
+        z = trend.z if trend.row is row else trend.observe(row)
         if not trend.fresh:
             return None if trend.ready or trend.linear else self._early(row)
         cusum = self._cusum + (z if z < CUSUM_MOST else CUSUM_MOST) - CUSUM_K

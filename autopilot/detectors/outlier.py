@@ -43,15 +43,16 @@ class Outlier(BaseDetector):
         self._latch = Latch(calm=3)
 
     def update(self, row: Row) -> Finding | None:
-        z = self._trend.observe(row)
+        trend = self._trend
+        z = trend.z if trend.row is row else trend.observe(row)
         if z <= THRESHOLD:
-            if self._latch.on and self._trend.fresh:
+            if self._latch.on and trend.fresh:
                 self._latch.step(False)
             return None
         if not self._latch.step(True):
             return None
         value = row.values[self._metric]
-        expected = self._trend.expected
+        expected = trend.expected
         return self._finding(
             row,
             self._kind,

@@ -1,6 +1,6 @@
 """Weights that leap by more than any optimizer step moves them."""
 
-from math import isfinite, log
+from math import inf, isfinite, log
 
 from autopilot.detectors.base import BaseDetector, evidence_of
 from autopilot.detectors.latch import Latch
@@ -58,17 +58,20 @@ class ParamJump(BaseDetector):
         self._latch = Latch(calm=20)
 
     def update(self, row: Row) -> Finding | None:
-        gradient = row.values.get(GRAD_NORM)
+        values = row.values
+        gradient = values.get(GRAD_NORM)
         if gradient is not None:
             self._listen(gradient)
-        norm = row.values.get(PARAM_NORM)
-        if norm is None or not isfinite(norm) or norm <= 0.0:
+        norm = values.get(PARAM_NORM)
+        if norm is None or not 0.0 < norm < inf:
             return None
         last, before = self._last, self._last_step
-        ratio = max(self._last_ratio, row.values.get(UPDATE_RATIO, 0.0))
-        loud, self._loud = self._loud, False
-        self._last, self._last_step = norm, row.step
-        self._last_ratio = row.values.get(UPDATE_RATIO, 0.0)
+        ratio, ratio_before = values.get(UPDATE_RATIO, 0.0), self._last_ratio
+        loud = self._loud
+        self._loud = False
+        self._last = norm
+        self._last_step = row.step
+        self._last_ratio = ratio
         self._rows += 1
         if last <= 0.0:
             return None
@@ -81,14 +84,15 @@ class ParamJump(BaseDetector):
             if self._latch.on:
                 self._latch.step(False)
             return None
-        explained = loud or ratio >= 0.5 * LEAP
+        explained = loud or max(ratio_before, ratio) >= 0.5 * LEAP
         sudden = abs(log(norm / last)) > TIMES * usual and not explained
         if self._rows < SETTLED_ROWS or not self._latch.step(sudden):
             return None
         return self._leap(row, before, last, norm)
 
     def _listen(self, gradient: float) -> None:
-        if not isfinite(gradient) or (self._grad.ready and gradient > LOUD * self._grad.value):
+        usual = self._grad.value
+        if gradient > LOUD * usual > 0.0 or not isfinite(gradient):
             self._loud = True
         else:
             self._grad.add(gradient)

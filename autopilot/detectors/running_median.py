@@ -40,8 +40,9 @@ class RunningMedian(Stateful):
         """Take in one finite value; values that are not positive are left out."""
         if value <= 0.0:
             return
-        if self.value > 0.0:
-            self.value *= _UP if value > self.value else _DOWN
+        median = self.value
+        if median > 0.0:
+            self.value = median * (_UP if value > median else _DOWN)
             return
         self._first.append(value)
         if len(self._first) >= _FIRST:

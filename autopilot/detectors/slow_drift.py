@@ -54,7 +54,8 @@ class SlowDrift(BaseDetector):
 
     def update(self, row: Row) -> Finding | None:
         trend = self.loss
-        trend.observe(row)
+        if trend.row is not row:
+            trend.observe(row)
         if not trend.fresh:
             return None
         value = trend.value

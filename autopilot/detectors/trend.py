@@ -46,13 +46,13 @@ class Trend(Stateful):
         "_level",
         "_mean",
         "_predicted",
-        "_row",
         "_slope",
         "_value",
         "fresh",
         "held",
         "linear",
         "metric",
+        "row",
         "scale",
         "z",
     )
@@ -77,7 +77,7 @@ class Trend(Stateful):
         self._clear()
 
     def _clear(self) -> None:
-        self._row: Row | None = None
+        self.row: Row | None = None
         self._count = 0
         self._first: list[float] = []
         self._level = 0.0
@@ -131,19 +131,20 @@ class Trend(Stateful):
     def restart(self) -> None:
         """Take what comes next as the new normal."""
         linear = self.linear
-        row = self._row
+        row = self.row
         self._clear()
         self.linear = linear
-        self._row = row
+        self.row = row
 
     def observe(self, row: Row) -> float:
         """The row's z-score: 0 during the warm-up, and where the metric is absent or not finite.
 
-        ``fresh`` tells a true 0 from those.
+        ``fresh`` tells a true 0 from those. A row is read once, whoever asks; where many share a
+        trend, ``z`` is the answer already if ``row`` is the row.
         """
-        if row is self._row:
+        if row is self.row:
             return self.z
-        self._row = row
+        self.row = row
         value = row.values.get(self.metric)
         if value is None or not isfinite(value):
             self.fresh = False
