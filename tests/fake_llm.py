@@ -63,6 +63,25 @@ def problem(status: int, text: str = "no", code: str | None = None, **headers: s
     return Raw(body, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
+_KNOWN = frozenset({"type", "properties", "required", "items", "minItems", "maxItems", "enum",
+                    "anyOf", "minimum", "maximum", "description"})  # fmt: skip
+
+
+def _unsupported(form: dict[str, Any], where: str) -> str | None:
+    """What servers that hold answers to a form do not all know: a reference, a missing type."""
+    if unknown := set(form) - _KNOWN:
+        return f"{where}: unknown keyword {min(unknown)}"
+    if ("type" in form) == ("anyOf" in form):
+        return f"{where}: expected either a type or alternatives"
+    parts = {**form.get("properties", {}), **dict(enumerate(form.get("anyOf", ())))}
+    if "items" in form:
+        parts["items"] = form["items"]
+    if missing := set(form.get("required", ())) - form.get("properties", {}).keys():
+        return f"{where}: {min(missing)} is required and not described"
+    found = (_unsupported(part, f"{where}.{name}") for name, part in parts.items())
+    return next((wrong for wrong in found if wrong), None)
+
+
 def _turn(message: dict[str, Any], finish: str, *, usage: bool = True) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "id": f"chatcmpl-{next(_numbers)}", "object": "chat.completion", "created": 0,
@@ -117,6 +136,10 @@ class FakeLLM:
         with self._lock:
             self.requests.append(body)
             number = len(self.requests) - 1
+        for tool in body.get("tools", []):
+            function = tool["function"]
+            if wrong := _unsupported(function["parameters"], function["name"]):
+                return problem(400, wrong)
         if callable(self.script):
             return self.script(body)
         return self.script[min(number, len(self.script) - 1)]

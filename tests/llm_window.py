@@ -116,9 +116,14 @@ def answer(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def change(kind: str, said: dict[str, Any] | None = None, **given: Any) -> tuple[str, Any]:
+    """A call that proposes a change of that kind with these parameters."""
+    return "propose", {**(answer() if said is None else said), "change": {"kind": kind, **given}}
+
+
 def waiting(**changes: Any) -> dict[str, Any]:
-    return {"diagnosis": "unknown", "rationale": "too early to tell", "why": "not_yet", **changes}
+    return {"rationale": "too early to tell", "why": "not_yet", **changes}
 
 
-BACK = ("go_back", answer(checkpoint="s180", lr_factor=0.25, rewarm_steps=20))
+BACK = change("go_back", checkpoint="s180", lr_factor=0.25, rewarm_steps=20)
 WAIT = ("wait", waiting())

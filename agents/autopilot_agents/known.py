@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from autopilot.client import HttpRun
 from autopilot.errors import BadInput
 from autopilot.policy import Policy
 from autopilot.ports import Agent, Consulting, Run
@@ -33,7 +35,15 @@ def _model(terms: Terms) -> Consulting:
     from autopilot_agents.llm.settings import read_settings
 
     settings = read_settings(model=terms.model, base_url=terms.base_url)
-    return LLMAgent(settings, terms.run, terms.policy)
+    return LLMAgent(settings, terms.run, terms.policy, past=_earlier_runs(terms.run, settings.past))
+
+
+def _earlier_runs(run: Run | None, stated: Path | None) -> Path | None:
+    """Where earlier runs lie. A replay is shown none: they may be later than what it replays."""
+    if run is None:
+        return None
+    folder = run.folder if isinstance(run, HttpRun) else None
+    return stated or (folder.resolve().parent if folder is not None else None)
 
 
 AGENTS: Final[dict[str, Callable[[Terms], Agent]]] = {

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,14 @@ from rich.text import Text
 
 from autopilot.cli.output import Json, console, print_json
 from autopilot.errors import AutopilotError, BadInput
-from autopilot.policy import read_policy
+from autopilot.policy import Policy, read_policy
 from autopilot.ports import Agent
 
 if TYPE_CHECKING:
     from autopilot.recording import Playback, RecordedRun
     from autopilot.schema import Event
-    from autopilot_evals.replay import ReplayReport
+    from autopilot_agents.llm.played import PlayedAgent
+    from autopilot_evals.replay import ReplayReport, Watch
 
 _LONGEST_WAIT = 5.0
 """Seconds that a gap in a recording is waited for at most."""
@@ -45,11 +47,18 @@ def replay(
     ],
     agent: Annotated[
         str,
-        typer.Option("--agent", help="Who pilots: rules, observe, or package.module:factory."),
+        typer.Option("--agent", help="Who pilots: rules, llm, observe, or package.module:factory."),
     ] = "rules",
     policy: Annotated[
         Path | None, typer.Option("--policy", help="Policy file; by default the default policy.")
     ] = None,
+    turns: Annotated[
+        str,
+        typer.Option(
+            "--turns",
+            help="Of a language model: ask, or recorded to answer from the run's own journal.",
+        ),
+    ] = "ask",
     speed: Annotated[
         str, typer.Option("--speed", help="max, or so many times as fast as recorded: 1x, 60x.")
     ] = "max",
@@ -61,28 +70,75 @@ def replay(
     the first proposal that would have been, the recorded future is no longer what would have
     happened. --json prints one report a recording, each on a line of its own.
 
+    With --turns recorded the decisions of the run's model are made again from the turns in its
+    journal: no server, no key, the same proposals. Without --policy it is judged by the run's own.
+
     Examples: [bold]replay runs/a[/bold], [bold]replay runs/a --speed 60x[/bold],
+    [bold]replay runs/a --agent llm --turns recorded[/bold],
     [bold]replay runs/* --agent mine.pilot:make --policy strict.toml --json[/bold].
     """
     pace = read_speed(speed)
     if pace is not None and json:
         raise BadInput(f"--speed {speed}: there is nothing to watch with --json; leave one out")
-    judged_by = read_policy(policy)
-    pilots = [make_pilot(agent) for _ in recordings]
-    opened = [open_any(recording) for recording in recordings]
-    from autopilot_evals.replay import replay as play
-
     with contextlib.suppress(KeyboardInterrupt):
-        for recorded, pilot in zip(opened, pilots, strict=True):
+        for flight in _flights(recordings, agent, policy, turns):
             if json:
-                print_json(play(recorded, pilot, judged_by), line=True)
+                print_json(flight.play(), line=True)
                 continue
-            console.print(Text(recorded.name, style="bold"), soft_wrap=True)
+            console.print(Text(flight.recorded.name, style="bold"), soft_wrap=True)
             with _Screen(pace) as screen:
-                report = play(
-                    recorded, pilot, judged_by, watch=screen.watch, row_by_row=pace is not None
-                )
+                report = flight.play(watch=screen.watch, row_by_row=pace is not None)
             _summarise(report)
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """One recording, who is to pilot it, and what judges that.
+
+    Attributes:
+        played: The pilot, where it answers from the recording.
+    """
+
+    recorded: "RecordedRun"
+    pilot: Agent
+    judged_by: Policy
+    played: "PlayedAgent | None" = None
+
+    def play(self, watch: "Watch | None" = None, *, row_by_row: bool = False) -> "ReplayReport":
+        """Play it; what was recorded and not come to is said."""
+        from autopilot_evals.replay import replay as play
+
+        due = self.played.due if self.played is not None else None
+        report = play(
+            self.recorded, self.pilot, self.judged_by, watch=watch, row_by_row=row_by_row, due=due
+        )
+        left = self.played.unplayed() if self.played is not None else []
+        missed = tuple(f"a recorded decision was not come to: {one}" for one in left)
+        return report.model_copy(update={"remarks": (*report.remarks, *missed)})
+
+
+def _flights(recordings: list[str], agent: str, policy: Path | None, turns: str) -> "list[_Flight]":
+    """Everything that can be wrong is found here, before anything is played.
+
+    Raises:
+        BadInput: An option, the policy or a recording is not what it should be.
+    """
+    judged_by = read_policy(policy)
+    if turns == "ask":
+        pilots = [make_pilot(agent) for _ in recordings]
+        opened = [open_any(recording) for recording in recordings]
+        return [_Flight(run, pilot, judged_by) for run, pilot in zip(opened, pilots, strict=True)]
+    if turns != "recorded":
+        raise BadInput(f"--turns {turns}: expected ask, or recorded for those of the run's journal")
+    if agent != "llm":
+        raise BadInput(f"--turns recorded: plays the model of a run; use --agent llm, not {agent}")
+    from autopilot_agents.llm.played import PlayedAgent
+
+    flights = []
+    for run in map(open_any, recordings):
+        played = PlayedAgent(run.events)
+        flights.append(_Flight(run, played, judged_by if policy else played.policy, played))
+    return flights
 
 
 def read_speed(text: str) -> float | None:

@@ -1,13 +1,15 @@
 """What was asked of a language model, what it took, and what came of it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from autopilot.schema.base import Record
+from autopilot.schema.signals import Evidence
 
-Purpose = Literal["diagnose", "review", "report"]
-"""To propose for an episode; to explain a proposal to the person who decides; to tell of a run."""
+Purpose = Literal["diagnose", "review", "report", "ask"]
+"""To propose for an episode; to explain a proposal to the person who decides; to tell of a run; to
+answer a question about one."""
 
 
 class Usage(Record):
@@ -29,6 +31,102 @@ class Usage(Record):
     seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
+class Asked(Record):
+    """What one request to a model said, by the SHA-256 of each part, so that two can be compared.
+
+    Attributes:
+        system: The prompt, filled in.
+        tools: Names, descriptions and forms of what could be called, in order.
+        messages: The conversation so far, keys of servers taken out.
+    """
+
+    system: str = Field(max_length=64)
+    tools: str = Field(max_length=64)
+    messages: str = Field(max_length=64)
+
+
+class ToolCall(Record):
+    """One call that a model made.
+
+    Attributes:
+        arguments: As JSON; as it came where it is none.
+        valid: The arguments were one JSON object.
+    """
+
+    id: str | None
+    name: str | None
+    arguments: str
+    valid: bool = True
+
+
+class ModelReply(Record):
+    """One message of a model, as it came but for keys of servers.
+
+    Attributes:
+        content: Text, or a vendor's blocks.
+        refusal: What it said where it marked its answer as a refusal.
+        input_tokens: None where the server did not count.
+    """
+
+    content: Any
+    calls: tuple[ToolCall, ...] = ()
+    refusal: str | None = None
+    finish: str | None = None
+    input_tokens: int | None = None
+    cached_tokens: int = 0
+    output_tokens: int | None = None
+
+
+class Turn(Record):
+    """One request to a model, and what came of it.
+
+    Attributes:
+        reply: None where none came.
+        fault: Why none came: a kind of :class:`NoProposal`, or ``arguments`` for a message that
+            could not be read; None as well where a deadline passed meanwhile.
+        words: The same for a person.
+    """
+
+    asked: Asked
+    reply: ModelReply | None = None
+    fault: str | None = Field(default=None, max_length=40)
+    words: str = Field(default="", max_length=1000)
+
+
+class LookedUp(Record):
+    """What a model looked up before it answered.
+
+    Attributes:
+        arguments: As JSON, with sorted names.
+        text: What it was told.
+        figures: What it could cite from then on.
+    """
+
+    name: str
+    arguments: str
+    text: str
+    figures: tuple[Evidence, ...] = ()
+
+
+class Session(Record):
+    """The turns of one question, whole: with them the same code comes to the same answer again.
+
+    Attributes:
+        max_lookups: How many look-ups it was granted.
+        lookups: Which it was offered.
+        window: The :class:`Window` it was shown, as JSON, deflated, in base64; empty for
+            explanations, which are not played again.
+        left_out: Why turns, look-ups and window are not here, where they are not.
+    """
+
+    max_lookups: int = Field(ge=0)
+    lookups: tuple[str, ...] = ()
+    window: str = ""
+    turns: tuple[Turn, ...] = ()
+    looked_up: tuple[LookedUp, ...] = ()
+    left_out: str = Field(default="", max_length=300)
+
+
 class Consultation(Record):
     """One question to a language model.
 
@@ -42,6 +140,7 @@ class Consultation(Record):
         outcome: ``proposal`` or ``review``, else the kind of :class:`NoProposal` it came to.
         text: The diagnosis in words, or why there is none; for people.
         unverified: Figures it cited that were not found in what it was shown.
+        session: Its turns; None in journals of earlier versions.
     """
 
     purpose: Purpose
@@ -56,3 +155,4 @@ class Consultation(Record):
     text: str = Field(default="", max_length=4000)
     unverified: int = Field(default=0, ge=0)
     usage: Usage = Usage()
+    session: Session | None = None

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from autopilot.control import SYSTEM
 from autopilot.guard import changes_course
@@ -22,6 +23,7 @@ from autopilot.schema import (
     Proposal,
     ProposalRecord,
     Record,
+    RunInfo,
     Verdict,
     Window,
 )
@@ -29,6 +31,8 @@ from autopilot_agents.rules import ObserveAgent
 
 Watch = Callable[[Playback, Sequence[Event]], None]
 """Told of the events that are new, after each that the pilot looked at."""
+Due = Callable[[RunInfo], int | None]
+"""The next step of a branch at which an agent has something to say; None where it has not."""
 
 
 class Seen(Record):
@@ -134,11 +138,26 @@ class _Witness:
         self._answers.clear()
 
 
+@dataclass
 class _Pilot(Autopilot):
     """The pilot's loop on recorded time: how long a row takes to replay must change nothing."""
 
+    due: Due | None = None
+
     def next_look(self) -> tuple[float, float]:
         """Steps between which there is nothing to look at again without any news."""
+        lowest, highest = self._retries()
+        due = self._due_step()
+        return lowest, min(highest, due) if due > self.run.info().step else highest
+
+    def _due_step(self) -> float:
+        step = self.due(self.run.info()) if self.due is not None else None
+        return inf if step is None else step
+
+    def _waited(self, last: Any) -> bool:
+        return super()._waited(last) or self.run.info().step >= self._due_step()
+
+    def _retries(self) -> tuple[float, float]:
         steps = [asked.step for asked in self._considered.values() if asked.again]
         if steps:
             still_open = {e.id for e in self.run.episodes() if e.status == "open"}
@@ -207,6 +226,7 @@ def replay(
     *,
     watch: Watch | None = None,
     row_by_row: bool = False,
+    due: Due | None = None,
 ) -> ReplayReport:
     """Play a recording to an agent: the control plane and the loop of a live flight, on its rows.
 
@@ -220,6 +240,7 @@ def replay(
         policy: What its proposals are judged by; None takes the default policy.
         watch: Told of what is new whenever the pilot has looked.
         row_by_row: Call ``watch`` after every row, for somebody who looks on.
+        due: When an agent that answers at recorded steps is asked again.
 
     Raises:
         BadInput: The recording is not what it should be.
@@ -230,7 +251,7 @@ def replay(
     # One that only observes answers "waiting" for ever: it is asked when there is news.
     observing = isinstance(agent, ObserveAgent)
     with Playback(recorded, policy, agent.name) as playback:
-        pilot = _Pilot(playback.run, witness, retry_seconds=inf)
+        pilot = _Pilot(playback.run, witness, retry_seconds=inf, due=due)
         counted, seen, stop, between = 0, 0, "read", ALWAYS
         while stop != "over":
             stop = playback.advance(most=most, between=between)

@@ -14,10 +14,10 @@ from autopilot_agents.llm.settings import Settings
 
 __all__ = ["only_loopback"]
 
-GOOD = called(("set_lr", {
+GOOD = called(("propose", {
     "diagnosis": "misdriven", "rationale": "lr@240=0 is below lr_planned@240=0.01",
     "evidence": ["lr@240=0", "lr_planned@240=0.01"], "expected_effect": "updates resume",
-    "value": "plan",
+    "change": {"kind": "set_lr", "value": "plan"},
 }))  # fmt: skip
 
 

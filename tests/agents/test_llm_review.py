@@ -33,7 +33,7 @@ def reviewed(script: Script, **changes: Any) -> tuple[Any, FakeLLM, LLMAgent]:
 def test_a_review_explains_a_proposal_with_checked_figures() -> None:
     said, llm, agent = reviewed([says("loss@195=9.195 stays up; lowering the rate will not help.")])
     assert (said.purpose, said.outcome, said.proposal) == ("review", "review", "P1")
-    assert (said.prompt, said.unverified) == ("review@1", 0)
+    assert (said.prompt, said.unverified) == ("review@2", 0)
     assert said.text.startswith("loss@195=9.195")
     assert "scale_lr factor=0.5" in llm.texts()
     assert "tools" not in llm.requests[0]

@@ -1,6 +1,7 @@
 """What a model is shown: short, stable, clean; and what it may look up besides."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -21,12 +22,13 @@ from autopilot.schema import (
     Verdict,
 )
 from autopilot.window import build_window
-from autopilot_agents.llm.actions import ACTIONS, answers
+from autopilot_agents.llm.actions import CHANGES, PLAIN, UNOFFERED, Propose, answers
 from autopilot_agents.llm.figures import Figures, citations, figures_of
+from autopilot_agents.llm.forms import form
 from autopilot_agents.llm.lookups import LookUps
 from autopilot_agents.llm.policy_words import plainly_denied
 from autopilot_agents.llm.tokens import bound_tokens
-from autopilot_agents.llm.view import window_text
+from autopilot_agents.llm.view import WINDOW_TOKENS, window_text
 
 __all__ = ["only_loopback"]
 
@@ -45,17 +47,17 @@ KNOB loss_scale (float) 1.049e+06, default 1024, from 1 to 1.678e+07
 EPISODE e1: loss_spike, diagnosis of the rules damaged, error, alarm; began at step 189, last seen \
 at 200
 because it did not recover
-fingerprint: loss 9.2; update_ratio 0.2
+fingerprint: update_ratio 0.2
 
 FINDINGS, oldest first
 189 loss_spike [alarm] on loss, score 9: “loss left its course” loss@189=9.189
 
 STATISTICS over 200 rows: last, median±MAD, robust z of the last, range, slope/100
 loss: 9.2, 2.03±0.02, 2.3e+02, 2..9.2, 0.058
-lr: 9.2, 2.03±0.02, 2.3e+02, 2..9.2, 0.045
+grad_norm: 9.2, 2.03±0.02, 2.3e+02, 2..9.2, 0.045
 
 TABLE, one step a row, or medians over several steps
-step,loss,lr
+step,loss,grad_norm
 1-64,2.03,2.03
 65-128,2.03,2.03
 129-160,2.03,2.03
@@ -68,18 +70,43 @@ step,loss,lr
 
 
 def test_a_window_reads_like_this() -> None:
-    assert window_text(window(names=("loss", "lr")), POLICY).startswith(GOLDEN)
+    assert window_text(window(names=("loss", "grad_norm")), POLICY).startswith(GOLDEN)
 
 
-def test_eight_metrics_stay_within_the_tokens_of_a_window() -> None:
+def test_a_window_stays_within_its_tokens() -> None:
     held = [checkpoint(s, good=s < 189) for s in range(0, 200, 10)]
     tried = [record(f"P{i}") for i in range(12)]
     found = [finding(step=s, evidence=EVIDENCE) for s in range(180, 200)]
     shown = window_text(window(held=held, history=tried, findings=found), POLICY)
-    assert bound_tokens(window_text(window(), POLICY)) <= 1600 * 1.15
-    assert bound_tokens(shown) <= 3200
-    assert "(14 older left out)" in shown
-    assert "more)" in shown
+    assert bound_tokens(window_text(window(), POLICY)) <= 1200
+    assert bound_tokens(shown) <= WINDOW_TOKENS
+    assert "CHECKPOINTS (13 more)" in shown
+    assert "good, before the onset: s0, s140, s150, s160, s170, s180" in shown
+    assert "AFTER the onset: s190" in shown
+
+
+def test_the_first_finding_of_each_sort_stands_for_those_that_follow() -> None:
+    other = finding(kind="grad_spike", metric="grad_norm", step=191, evidence=())
+    found = [*(finding(step=s, evidence=EVIDENCE[:1]) for s in range(180, 190)), other]
+    shown = window_text(window(findings=found), POLICY)
+    assert "180 loss_spike [alarm] on loss, score 9: “loss left its course” loss@189=9.189; " \
+           "10 times, last at 189, score 9: loss@189=9.189" in shown  # fmt: skip
+    assert "191 grad_spike [alarm] on grad_norm" in shown
+    assert shown.count("loss left its course") == 2
+
+
+def test_a_plan_that_is_followed_is_said_once() -> None:
+    shown = window(names=("loss", "lr", "lr_planned", "update_skipped"))
+    same = {s.metric: s for s in shown.summaries}["lr"]
+    zero = same.model_copy(update=dict.fromkeys(("last", "minimum", "maximum", "mad"), 0.0))
+    named = {"lr_planned": same, "update_skipped": zero}
+    summaries = tuple(
+        named.get(s.metric, s).model_copy(update={"metric": s.metric}) for s in shown.summaries
+    )
+    told = window_text(shown.model_copy(update={"summaries": summaries}), POLICY)
+    assert "lr_planned: as lr" in told
+    assert "lr_planned is as lr\nstep,loss,lr,update_skipped" in told
+    assert "update_skipped: 0 throughout" in told
 
 
 EVIDENCE = tuple(Evidence(metric="loss", step=s, value=9.0 + 0.001 * s) for s in (189, 190, 191))
@@ -100,8 +127,8 @@ def test_any_number_of_metrics_knobs_and_words_stays_capped() -> None:
     shown = window_text(
         window(names=names, run=run, findings=[finding(message="m" * 9000)]), POLICY
     )
-    assert bound_tokens(shown) <= 4000
-    assert "(52 more metrics: look them up)" in shown
+    assert bound_tokens(shown) <= WINDOW_TOKENS
+    assert "more metrics: look them up)" in shown
 
 
 def test_what_stays_the_same_comes_before_what_changes() -> None:
@@ -137,26 +164,49 @@ def test_figures_are_found_in_prose(text: str, found: list[str]) -> None:
 # --- actions -------------------------------------------------------------------------------------
 
 
-def test_every_intervention_but_a_note_can_be_chosen() -> None:
-    assert {action.kind for action in ACTIONS} == INTERVENTION_TYPES.keys() - {"note"}
-    names = [tool.__name__ for tool in answers(tuple(INTERVENTION_TYPES), POLICY.limits)]
-    assert len(names) == len(set(names)) == len(ACTIONS) + 1
+EVERY_KIND = tuple(INTERVENTION_TYPES)
 
 
-def test_reasons_come_before_the_parameters_they_justify() -> None:
-    for tool in answers(tuple(INTERVENTION_TYPES), POLICY.limits):
-        assert list(tool.model_fields)[:3] == ["diagnosis", "rationale", "evidence"]
+def test_every_intervention_can_be_chosen_or_is_left_out_for_a_reason() -> None:
+    offered = {change.needs for change in CHANGES} | PLAIN.keys()
+    assert offered | UNOFFERED == INTERVENTION_TYPES.keys()
+    assert not offered & UNOFFERED
+    names = [tool.__name__ for tool in answers(EVERY_KIND, POLICY.limits, capabilities())]
+    assert names == ["propose", "wait"]
+
+
+def test_reasons_come_before_the_change_they_justify() -> None:
+    order = ["diagnosis", "rationale", "evidence", "expected_effect", "change"]
+    assert list(Propose.model_fields) == order
+    propose, _ = answers(EVERY_KIND, POLICY.limits, capabilities())
+    assert list(form(propose)["properties"]) == order
 
 
 def test_bounds_of_the_policy_hold_in_the_form_already() -> None:
-    (scale,) = [t for t in answers(("scale_lr",), POLICY.limits) if t.__name__ == "scale_lr"]
+    propose, _ = answers(("scale_lr",), POLICY.limits, capabilities())
     said: dict[str, Any] = {
         "diagnosis": "misdriven", "rationale": "r", "evidence": ["a@1=1"], "expected_effect": "e"
     }  # fmt: skip
-    assert scale(**said, factor=4.0)
+    assert propose(**said, change={"kind": "scale_lr", "factor": 4.0})
     for factor in (4.01, 0.01, float("nan"), float("inf"), -1):
         with pytest.raises(ValidationError):
-            scale(**said, factor=factor)
+            propose(**said, change={"kind": "scale_lr", "factor": factor})
+
+
+def test_an_optimizers_settings_are_offered_as_the_run_has_them() -> None:
+    held = {f"optimizer.{n}": Setting(name=n, value=None) for n in ("betas", "amsgrad")}
+    can = capabilities(settings=held)
+    propose, _ = answers(("set_optimizer",), POLICY.limits, can)
+    change = form(propose)["properties"]["change"]["properties"]
+    assert change["name"]["enum"] == ["betas", "amsgrad"]
+    assert [one["type"] for one in change["value"]["anyOf"]] == ["array", "boolean", "string"]
+
+
+def test_a_form_says_no_more_than_is_needed_to_fill_it_in() -> None:
+    for tool in answers(EVERY_KIND, POLICY.limits, capabilities()):
+        told = json.dumps(form(tool))
+        for unneeded in ("title", "$ref", "default", "additionalProperties", "100000", "oneOf"):
+            assert unneeded not in told
 
 
 @pytest.mark.parametrize(
@@ -185,7 +235,10 @@ def looked(name: str, bench: Bench | None = None, **given: Any) -> tuple[str, Fi
     run = PlaneRun(bench.plane, RULES) if bench is not None else None
     shown = window() if run is None else build_window(run, next(iter(run.episodes()), None))
     figures = Figures()
-    look = LookUps(shown, POLICY, figures, run).offered()[name]
+    lookups = LookUps(shown, POLICY, figures, run)
+    look = lookups.offered().get(name)
+    if look is None:
+        return str(getattr(lookups, name)(**given)), figures
     arguments = look.arguments(**given).model_dump()
     return asyncio.run(look.ask(**arguments)), figures
 

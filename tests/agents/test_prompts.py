@@ -10,11 +10,17 @@ from autopilot.errors import BadInput
 from autopilot_agents.llm.tokens import bound_tokens
 from autopilot_agents.prompts import load_prompt, parse_prompt
 
-FILLED = {"diagnose": {"lookups": 5}, "review": {"words": 120}, "report": {"words": 250}}
+FILLED = {
+    "diagnose": {"lookups": 5},
+    "review": {"words": 120},
+    "report": {"words": 250},
+    "ask": {"lookups": 5},
+}
 PINNED = {
-    "diagnose@1": "c0928770f6e6224553a2a0a82f7f8c1f25173749e3e5224c8251dbd43412a95b",
-    "review@1": "9c4f0ca804057327ee2b14f747ea78fece3651682a37cf900c604dd8852ab607",
+    "diagnose@2": "fb7b5b71a14e0cbe5d04bd4d54b5e27f8b2aac51590bedabad9525fa54281bb9",
+    "review@2": "a992b20418aaa60322805ae0f3e67bcceb3365a3b25c1c6c71698cffe896d911",
     "report@1": "27fb84f54404a7e5818b8ea53092ad449dd4a7c81ce6d62c526e29c05ed85845",
+    "ask@1": "6cc1989b0357bbd2b37c2d0db63d944a89573522abd3a1049fdea806db117d92",
 }
 GOOD = "---\nid: a\nversion: 2\npurpose: p\ninputs: [x]\nmax_tokens: 9\n---\nsay {{x}}\n"
 

@@ -1,13 +1,16 @@
-"""What a model can answer with: one class an action, closed, typed and bounded.
+"""What a model can answer with: one change out of a closed set, typed and bounded, or to wait.
 
-Each becomes one tool. Its docstring is the tool's description; no text of the run is in it, so that
-the tools are the same for a whole run. A remedy of several interventions is one action with
-optional fields, applied all together or not at all.
+There are two tools, ``propose`` and ``wait``. What every proposal says stands in ``propose`` once;
+the changes that can be made now are the alternatives of one of its fields. No text of the run is in
+any of it. A remedy of several interventions is one change with optional fields, applied all
+together or not at all.
 """
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
@@ -15,6 +18,7 @@ from pydantic.fields import FieldInfo
 from autopilot.policy import Limits
 from autopilot.schema import (
     CallAction,
+    Capabilities,
     Diagnosis,
     Evaluate,
     Intervention,
@@ -26,6 +30,7 @@ from autopilot.schema import (
     SaveCheckpoint,
     Scalar,
     ScaleLR,
+    SetBatch,
     SetGradClip,
     SetKnob,
     SetLR,
@@ -35,40 +40,42 @@ from autopilot.schema import (
 )
 from autopilot.schema.interventions import OptimizerSetting
 
-Figure = Annotated[str, Field(description="metric@step=value")]
-
 
 class Answer(BaseModel):
-    """What every answer says."""
+    """What a model can say."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    diagnosis: Diagnosis
-    rationale: str = Field(min_length=1)
 
 
 class Wait(Answer):
-    """Change nothing now: benign, not yet, or the figures do not tell (cannot_tell)."""
+    """Change nothing now."""
 
-    evidence: list[Figure] = Field(default=[], max_length=8)
+    rationale: str = Field(min_length=1)
     why: Literal["benign", "not_yet", "cannot_tell"]
     look_again_after_steps: int = Field(default=50, ge=5, le=2000)
 
 
-class Action(Answer):
-    """An answer that changes something."""
+class Change(BaseModel):
+    """One change to the run, of one kind.
 
-    kind: ClassVar[str]
+    Attributes:
+        needs: The kind of intervention that the run must offer for it.
+        extras: What may go along with it.
+        told: What its names do not tell a model already.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    needs: ClassVar[str]
     extras: ClassVar[tuple[type[BaseModel], ...]] = ()
-    evidence: list[Figure] = Field(min_length=1, max_length=8)
-    expected_effect: str = Field(min_length=1)
+    told: ClassVar[str] = ""
 
     @abstractmethod
-    def first(self) -> tuple[Intervention, ...]:
-        """The interventions that the action itself is."""
+    def first(self) -> Intervention:
+        """The intervention that the change itself is."""
 
     def interventions(self) -> tuple[Intervention, ...]:
         """All of it, in the order of application."""
-        found = list(self.first())
+        found = [self.first()]
         if isinstance(self, _ToPlan) and self.lr_to_plan:
             found.append(SetLR(value="plan"))
         if isinstance(self, _Scaled) and self.lr_factor is not None:
@@ -80,31 +87,40 @@ class Action(Answer):
         return tuple(found)
 
 
-# --- what may go along with an action -----------------------------------------------------------
+class Propose(Answer):
+    """Change the run: one kind of change, its parts applied together."""
+
+    diagnosis: Diagnosis
+    rationale: str = Field(min_length=1)
+    evidence: list[str] = Field(min_length=1, max_length=8, description="metric@step=value, each")
+    expected_effect: str = Field(min_length=1)
+    change: Change
+
+
+# --- what may go along with a change --------------------------------------------------------------
 
 
 class _ToPlan(BaseModel):
-    lr_to_plan: bool = Field(default=False, description="and follow the declared plan again")
+    lr_to_plan: bool = False
 
 
 class _Scaled(BaseModel):
-    lr_factor: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="and multiply the learning rate by it"
-    )
+    lr_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class _Clipped(BaseModel):
-    max_norm: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="and clip gradients at this norm"
-    )
+    max_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class _Rewarmed(BaseModel):
-    rewarm_steps: int | None = Field(
-        default=None, ge=0, le=100_000, description="and ramp the learning rate up over so many"
-    )
+    rewarm_steps: int | None = Field(default=None, ge=0, le=100_000)
 
 
+_Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_VALUES: dict[str, Any] = dict.fromkeys(get_args(OptimizerSetting), _Number) | {
+    "betas": tuple[float, float], "nesterov": bool, "amsgrad": bool
+}  # fmt: skip
+"""What each hyperparameter of an optimizer is."""
 _EXTRAS: dict[type[BaseModel], str] = {
     _Rewarmed: "rewarm_lr",
     _Clipped: "set_grad_clip",
@@ -114,205 +130,205 @@ _EXTRAS: dict[type[BaseModel], str] = {
 """The kind that must be offered for each; in the reverse order of the fields."""
 
 
-# --- the actions ----------------------------------------------------------------------------------
+# --- the changes ----------------------------------------------------------------------------------
 
 
-class GoBack(Action):
-    """Go back to an earlier state, and remove the cause in the same action. For damaged weights."""
+class GoBack(Change):
+    """Go back to an earlier state, and remove the cause in the same change."""
 
-    kind: ClassVar[str] = "rollback"
+    needs: ClassVar[str] = "rollback"
     extras: ClassVar[tuple[type[BaseModel], ...]] = (_Rewarmed, _Clipped, _Scaled, _ToPlan)
-    checkpoint: str = Field(default="last_good", min_length=1, max_length=100)
-    skip_batches: int = Field(
-        default=0, ge=0, le=1_000_000, description="leave out so many batches, counted from there"
+    kind: Literal["go_back"]
+    checkpoint: str = Field(
+        default="last_good", min_length=1, max_length=100, description="as shown, or last_good"
     )
+    skip_batches: int = Field(default=0, ge=0, le=1_000_000)
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (Rollback(checkpoint=self.checkpoint, skip_batches=self.skip_batches),)
+    def first(self) -> Intervention:
+        return Rollback(checkpoint=self.checkpoint, skip_batches=self.skip_batches)
 
 
-class Scale(Action):
-    """Multiply the learning rate in force, in place."""
+class Scale(Change):
+    """Multiply the learning rate in force."""
 
-    kind: ClassVar[str] = "scale_lr"
+    needs: ClassVar[str] = "scale_lr"
     extras: ClassVar[tuple[type[BaseModel], ...]] = (_Rewarmed,)
+    kind: Literal["scale_lr"]
     factor: float = Field(ge=0.001, le=1000, allow_inf_nan=False)
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (ScaleLR(factor=self.factor),)
+    def first(self) -> Intervention:
+        return ScaleLR(factor=self.factor)
 
 
-class Rate(Action):
-    """Set the learning rate in place: a number, the declared plan, or the loop's own schedule."""
+class Rate(Change):
+    """Set the learning rate: a number, the declared plan, or the loop's own schedule."""
 
-    kind: ClassVar[str] = "set_lr"
+    needs: ClassVar[str] = "set_lr"
     extras: ClassVar[tuple[type[BaseModel], ...]] = (_Rewarmed,)
+    told: ClassVar[str] = "schedule: the loop's own"
+    kind: Literal["set_lr"]
     value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["plan", "schedule"]
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (SetLR(value=self.value),)
+    def first(self) -> Intervention:
+        return SetLR(value=self.value)
 
 
-class Rewarm(Action):
-    """Ramp the learning rate up from near zero over so many steps, in place."""
+class Optimizer(Change):
+    """Set one hyperparameter of the optimizer."""
 
-    kind: ClassVar[str] = "rewarm_lr"
-    steps: int = Field(ge=0, le=100_000)
-
-    def first(self) -> tuple[Intervention, ...]:
-        return (RewarmLR(steps=self.steps),)
-
-
-class Optimizer(Action):
-    """Set one hyperparameter of the optimizer, in place. betas is a pair."""
-
-    kind: ClassVar[str] = "set_optimizer"
+    needs: ClassVar[str] = "set_optimizer"
     extras: ClassVar[tuple[type[BaseModel], ...]] = (_Rewarmed,)
+    kind: Literal["set_optimizer"]
     name: OptimizerSetting
-    value: (
-        bool
-        | Annotated[float, Field(ge=0, allow_inf_nan=False)]
-        | tuple[float, float]
-        | Literal["schedule"]
-    )
+    value: bool | _Number | tuple[float, float] | Literal["schedule"]
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (SetOptimizer(name=self.name, value=self.value),)
+    def first(self) -> Intervention:
+        return SetOptimizer(name=self.name, value=self.value)
 
 
-class Clip(Action):
-    """Clip the gradient norm, in place; null switches the session's clipping off."""
+class Clip(Change):
+    """Clip the gradient norm; null switches the session's clipping off."""
 
-    kind: ClassVar[str] = "set_grad_clip"
+    needs: ClassVar[str] = "set_grad_clip"
+    told: ClassVar[str] = "null: off"
+    kind: Literal["set_grad_clip"]
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (SetGradClip(max_norm=self.max_norm),)
+    def first(self) -> Intervention:
+        return SetGradClip(max_norm=self.max_norm)
 
 
-class Reset(Action):
-    """Zero the optimizer's running moments, in place: where they are out of date."""
+class Reset(Change):
+    """Zero the optimizer's running moments."""
 
-    kind: ClassVar[str] = "reset_optimizer_state"
+    needs: ClassVar[str] = "reset_optimizer_state"
     extras: ClassVar[tuple[type[BaseModel], ...]] = (_Rewarmed,)
+    kind: Literal["reset_optimizer_state"]
     moments: Literal["first", "second", "all"] = "all"
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (ResetOptimizerState(moments=self.moments),)
+    def first(self) -> Intervention:
+        return ResetOptimizerState(moments=self.moments)
 
 
-class Skip(Action):
+class Skip(Change):
     """Leave out the next batches of the data, without going back."""
 
-    kind: ClassVar[str] = "skip_batches"
+    needs: ClassVar[str] = "skip_batches"
+    told: ClassVar[str] = "the next ones, without going back"
+    kind: Literal["skip_batches"]
     count: int = Field(ge=1, le=1_000_000)
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (SkipBatches(count=self.count),)
+    def first(self) -> Intervention:
+        return SkipBatches(count=self.count)
 
 
-class Measure(Action):
-    """Run the evaluation now: where held-out loss would tell damage from a disturbance."""
+class Batch(Change):
+    """Make an update of so many micro-batches."""
 
-    kind: ClassVar[str] = "evaluate"
+    needs: ClassVar[str] = "set_batch"
+    kind: Literal["set_batch"]
+    accumulation: int = Field(ge=1, le=65_536)
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (Evaluate(),)
-
-
-class Save(Action):
-    """Write a durable checkpoint now."""
-
-    kind: ClassVar[str] = "save_checkpoint"
-
-    def first(self) -> tuple[Intervention, ...]:
-        return (SaveCheckpoint(),)
+    def first(self) -> Intervention:
+        return SetBatch(accumulation=self.accumulation)
 
 
-class Hold(Action):
-    """Hold the run until somebody resumes it: where only a person can mend the cause."""
-
-    kind: ClassVar[str] = "pause"
-
-    def first(self) -> tuple[Intervention, ...]:
-        return (Pause(),)
-
-
-class Continue(Action):
-    """Let a held run go on."""
-
-    kind: ClassVar[str] = "resume"
-
-    def first(self) -> tuple[Intervention, ...]:
-        return (Resume(),)
-
-
-class End(Action):
-    """End the training, with a checkpoint unless save is false."""
-
-    kind: ClassVar[str] = "stop"
-    save: bool = True
-
-    def first(self) -> tuple[Intervention, ...]:
-        return (Stop(save=self.save),)
-
-
-class Knob(Action):
+class Knob(Change):
     """Set a knob of the training script."""
 
-    kind: ClassVar[str] = "set_knob"
+    needs: ClassVar[str] = "set_knob"
+    kind: Literal["set_knob"]
     name: str = Field(min_length=1, max_length=100)
     value: Scalar
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (SetKnob(name=self.name, value=self.value),)
+    def first(self) -> Intervention:
+        return SetKnob(name=self.name, value=self.value)
 
 
-class Call(Action):
+class Call(Change):
     """Call an action of the training script."""
 
-    kind: ClassVar[str] = "call_action"
+    needs: ClassVar[str] = "call_action"
+    kind: Literal["call_action"]
     name: str = Field(min_length=1, max_length=100)
     arguments: dict[str, Scalar] = Field(default={})
 
-    def first(self) -> tuple[Intervention, ...]:
-        return (CallAction(name=self.name, arguments=self.arguments),)
+    def first(self) -> Intervention:
+        return CallAction(name=self.name, arguments=self.arguments)
 
 
-ACTIONS: tuple[type[Action], ...] = (
-    GoBack, Scale, Rate, Rewarm, Optimizer, Clip, Reset, Skip, Knob, Call, Measure, Save, Hold,
-    Continue, End,
+class Plain(Change):
+    """A change whose kind says all; a run that is ended is saved first."""
+
+    kind: str
+
+    def first(self) -> Intervention:
+        return PLAIN[self.kind]
+
+
+CHANGES: tuple[type[Change], ...] = (
+    GoBack, Scale, Rate, Optimizer, Clip, Reset, Skip, Batch, Knob, Call,
 )  # fmt: skip
-"""Every action. Of all interventions only ``note`` is none: ``wait`` says what it would."""
+"""Every change that has parameters."""
+PLAIN: dict[str, Intervention] = {
+    "evaluate": Evaluate(), "save_checkpoint": SaveCheckpoint(), "pause": Pause(),
+    "resume": Resume(), "stop": Stop(),
+}  # fmt: skip
+"""Every one that has none."""
+UNOFFERED = frozenset(
+    {"note", "rewarm_lr", "set_module", "reset_module", "freeze", "unfreeze", "branch",
+     "switch_branch"}
+)  # fmt: skip
+"""Interventions that no model chooses by themselves: ``wait`` says what a note would, a re-warm-up
+helps only along with another change, a window shows no modules, and branches are for people."""
 
-NAMES: dict[type[Action], str] = {GoBack: "go_back"}
-"""Tools that are more than the intervention they are named after."""
 
-
-def answers(
-    kinds: Collection[str], limits: Limits, *, lr_plan_declared: bool = True
-) -> tuple[type[Answer], ...]:
-    """The answers to offer, in a fixed order, with ``wait`` at the end.
+def answers(kinds: Collection[str], limits: Limits, can: Capabilities) -> tuple[type[Answer], ...]:
+    """The answers to offer, ``propose`` first; without it where no kind of change is left.
 
     Args:
         kinds: Kinds of intervention that the run supports and the policy does not plainly deny.
         limits: The policy's bounds; they go into the tools' own.
-        lr_plan_declared: There is a plan to go back to.
+        can: What the run offers: what it has no plan, knob, action or setting for is left out.
     """
-    usable = set(kinds) if lr_plan_declared else set(kinds) - {"set_lr"}
-    found: list[type[Answer]] = []
-    for action in ACTIONS:
-        if action.kind in kinds:
-            extras = tuple(extra for extra in action.extras if _EXTRAS[extra] in usable)
-            name = NAMES.get(action, action.kind)
-            found.append(_tool(name, (*extras, action), limits))
-    return (*found, _tool("wait", (Wait,), limits))
+    usable = set(kinds) if can.lr_plan_declared else set(kinds) - {"set_lr"}
+    changes: list[Any] = []
+    for change in CHANGES:
+        if change.needs in kinds and _has_object(change, can):
+            extras = tuple(extra for extra in change.extras if _EXTRAS[extra] in usable)
+            changes.append(_variant(change, extras, limits, can))
+    plain = tuple(kind for kind in PLAIN if kind in kinds)
+    if plain:
+        one_of_those: Any = Literal[plain]
+        changes.append(create_model("plain", __base__=Plain, __doc__="", kind=(one_of_those, ...)))
+    waits = create_model("wait", __base__=Wait, __doc__=Wait.__doc__)
+    if not changes:
+        return (waits,)
+    one_of: Any = changes[0] if len(changes) == 1 else reduce(or_, changes)
+    chosen = Field(discriminator="kind") if len(changes) > 1 else Field()
+    offered = create_model(
+        "propose", __base__=Propose, __doc__=Propose.__doc__, change=(one_of, chosen)
+    )
+    return (offered, waits)
 
 
-def _tool(name: str, parts: tuple[type[BaseModel], ...], limits: Limits) -> Any:
-    """A class of the tool's name; fields of the last part come first."""
+def _has_object(change: type[Change], can: Capabilities) -> bool:
+    if change is Knob:
+        return bool(can.knobs)
+    return bool(can.actions) if change is Call else True
+
+
+def _variant(
+    change: type[Change], extras: tuple[type[BaseModel], ...], limits: Limits, can: Capabilities
+) -> Any:
+    """The change with its extras and the policy's bounds; its own fields come first."""
+    parts = (*extras, change)
     bounded = _bounded({k: v for part in parts for k, v in part.model_fields.items()}, limits)
-    return create_model(name, __base__=parts, __doc__=parts[-1].__doc__, **bounded)
+    names = tuple(n for n in get_args(OptimizerSetting) if f"optimizer.{n}" in can.settings)
+    if change is Optimizer and names:
+        bounded["name"] = (Literal[names], ...)
+        bounded["value"] = (reduce(or_, (_VALUES[n] for n in names)) | Literal["schedule"], ...)
+    return create_model(change.needs, __base__=parts, __doc__=change.told, **bounded)
 
 
 def _bounded(fields: Mapping[str, FieldInfo], limits: Limits) -> dict[str, Any]:

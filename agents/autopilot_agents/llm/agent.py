@@ -7,7 +7,9 @@ anybody else sees it. Whatever goes wrong ends as a :class:`~autopilot.schema.No
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 from autopilot.policy import Policy, read_policy
 from autopilot.ports import Run
@@ -23,7 +25,8 @@ from autopilot_agents.llm import explaining
 from autopilot_agents.llm.actions import Answer, Wait, answers
 from autopilot_agents.llm.checking import Desk
 from autopilot_agents.llm.fence import clean, fence
-from autopilot_agents.llm.figures import Figures, citations, figures_of
+from autopilot_agents.llm.figures import Figures, figures_of
+from autopilot_agents.llm.guidance import with_guidance
 from autopilot_agents.llm.line import Line, Subject
 from autopilot_agents.llm.lookups import LookUps
 from autopilot_agents.llm.outcome import Course
@@ -31,9 +34,15 @@ from autopilot_agents.llm.patience import Patience
 from autopilot_agents.llm.policy_words import plainly_denied
 from autopilot_agents.llm.question import Reply
 from autopilot_agents.llm.redaction import without_keys
+from autopilot_agents.llm.session import recorded_session
 from autopilot_agents.llm.settings import Settings
+from autopilot_agents.llm.tape import AnsweringTape, Tape
+from autopilot_agents.llm.taped_lookups import taped
 from autopilot_agents.llm.view import window_text
 from autopilot_agents.prompts import load_prompt
+
+DECISION_TOKENS: Final = 10_000
+"""That all requests of one decision may take together, by an estimate that is rather too high."""
 
 
 class LLMAgent:
@@ -48,6 +57,8 @@ class LLMAgent:
         policy: What may be done to the run: what it plainly denies is not offered, and its limits
             bound the tools. The run judges all the same. None takes the default policy.
         clock: Seconds, for the breaker.
+        played: Answers one question instead of a server, as from what was recorded.
+        past: A folder of earlier runs, to look up what was done in them; None offers no such look.
 
     Raises:
         BadInput: There is no key for a server that needs one.
@@ -61,6 +72,8 @@ class LLMAgent:
         run: Run | None = None,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        played: AnsweringTape | None = None,
+        past: Path | None = None,
     ) -> None:
         settings.key()
         self.model = settings.model
@@ -69,6 +82,8 @@ class LLMAgent:
         self._policy = policy if policy is not None else read_policy(None)
         self._line = Line(settings, clock)
         self._patience = Patience()
+        self._played = played
+        self._past = past
         self._prompt = load_prompt("diagnose")
         self.prompt_sha = self._prompt.sha
 
@@ -84,10 +99,12 @@ class LLMAgent:
             return known
         figures = figures_of(window)
         desk = Desk(window, self._policy, figures, self._kinds(window))
-        shown = fence(window_text(window, self._policy))
-        reply = self._ask(desk, shown)
+        shown = with_guidance(window.run.guidance, fence(window_text(window, self._policy)))
+        tape = self._played or Tape(partial(without_keys, settings=self._settings))
+        reply = self._ask(desk, shown, tape)
         answer = self._without_keys(_concluded(desk, reply))
-        self._remember(Subject("diagnose", self._prompt, shown, window), answer, reply, figures)
+        subject = Subject("diagnose", self._prompt, shown, window)
+        self._remember(subject, answer, reply, figures, tape)
         if isinstance(answer, NoProposal) and isinstance(reply.answer, Wait):
             self._patience.keep(window, answer, reply.answer.look_again_after_steps)
         return answer
@@ -128,11 +145,10 @@ class LLMAgent:
             if not plainly_denied(self._policy, kind) and (held or kind != "resume")
         )
 
-    def _ask(self, desk: Desk, shown: str) -> Reply[Answer]:
+    def _ask(self, desk: Desk, shown: str, tape: Tape) -> Reply[Answer]:
         system = self._prompt.render({"lookups": self._settings.max_lookups})
-        declared = desk.window.run.capabilities.lr_plan_declared
-        offered = answers(desk.kinds, self._policy.limits, lr_plan_declared=declared)
-        lookups = LookUps(desk.window, self._policy, desk.figures, self._run).offered()
+        offered = answers(desk.kinds, self._policy.limits, desk.window.run.capabilities)
+        lookups = LookUps(desk.window, self._policy, desk.figures, self._run, self._past).offered()
 
         def ask(course: Course) -> Coroutine[Any, Any, Answer]:
             from autopilot_agents.llm import asking  # takes seconds, once, before the deadline runs
@@ -142,9 +158,11 @@ class LLMAgent:
                 system,
                 shown,
                 offered=offered,
-                lookups=lookups,
+                lookups=taped(lookups, tape, desk.figures),
                 judge=desk.problem,
                 course=course,
+                tape=tape,
+                most_tokens=DECISION_TOKENS,
             )
 
         return self._line.ask(ask)
@@ -155,16 +173,20 @@ class LLMAgent:
         answer: Proposal | NoProposal,
         reply: Reply[Answer],
         figures: Figures,
+        tape: Tape,
     ) -> None:
         if isinstance(answer, Proposal):
             outcome, text = "proposal", answer.rationale
         else:
             outcome, text = answer.kind, answer.reason
-        waited = reply.answer if isinstance(reply.answer, Wait) else None
-        cited = citations(" ; ".join(waited.evidence)) if waited is not None else []
-        wrong = {*figures.unknown(text), *(c for c in cited if figures.find(c) is None)}
+        wrong = set(figures.unknown(text))
         consultation = self._line.consultation(
-            subject, outcome, text, unverified=len(wrong), usage=reply.usage
+            subject,
+            outcome,
+            text,
+            unverified=len(wrong),
+            usage=reply.usage,
+            session=recorded_session(tape, self._settings, subject.window),
         )
         self._line.remember(consultation)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ToolStrategy
@@ -18,16 +18,22 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langchain_openai import ChatOpenAI
 from langsmith import tracing_context
 from openai import DefaultAsyncHttpxClient
+from pydantic import BaseModel
 
-from autopilot_agents.llm.actions import Answer
-from autopilot_agents.llm.conclude import Conclude, Judge, with_note
+from autopilot_agents.llm.allowance import Allowance
+from autopilot_agents.llm.conclude import Conclude, with_note
 from autopilot_agents.llm.faults import unanswered
+from autopilot_agents.llm.forms import form
 from autopilot_agents.llm.lookups import LookUp
+from autopilot_agents.llm.messages import parts_of
 from autopilot_agents.llm.meter import Meter
 from autopilot_agents.llm.outcome import Course, Unanswered
+from autopilot_agents.llm.recorded_chat import RecordedChat
 from autopilot_agents.llm.settings import Settings
+from autopilot_agents.llm.tape import AnsweringTape, Tape
 
 Check = Callable[[str], str | None]
+Said = TypeVar("Said", bound=BaseModel)
 
 _SDK_RETRIES = 2
 """The SDK alone tries again; retries within retries multiply."""
@@ -38,11 +44,13 @@ async def decide(
     system: str,
     shown: str,
     *,
-    offered: Sequence[type[Answer]],
+    offered: Sequence[type[Said]],
     lookups: Mapping[str, LookUp],
-    judge: Judge,
+    judge: Callable[[Said], str | None],
     course: Course,
-) -> Answer:
+    tape: Tape | None = None,
+    most_tokens: int = 40_000,
+) -> Said:
     """One valid answer out of those offered.
 
     Args:
@@ -53,31 +61,43 @@ async def decide(
         lookups: What it may look up, by name.
         judge: Checks an answer beyond its form.
         course: Takes up what it takes.
+        tape: Takes up what is asked and answered, or answers instead of a server.
+        most_tokens: Of all requests together.
 
     Raises:
         Unanswered: There is none, and why.
     """
     chosen = lookups if settings.max_lookups else {}
     names = [answer.__name__ for answer in offered]
-    conclude = Conclude(names, chosen, settings.max_lookups, judge, course)
-    async with _model(settings, Meter(course)) as model:
+    tape = tape if tape is not None else Tape()
+    conclude = Conclude(
+        names, chosen, settings.max_lookups, judge, course, tape, Allowance(most_tokens)
+    )
+    async with _model(settings, Meter(course, tape), tape) as model:
         agent: Any = create_agent(
             model,
             tools=[_tool(name, lookup) for name, lookup in chosen.items()],
             system_prompt=system,
-            response_format=ToolStrategy(reduce(or_, offered), handle_errors=False),
+            response_format=_strategy(offered),
             middleware=[conclude],
         )
         with tracing_context(enabled=False):  # whatever the environment says, nothing leaves
             state = await agent.ainvoke({"messages": [HumanMessage(shown)]})
-    answer = state.get("structured_response")
-    if not isinstance(answer, Answer):
+    said: Any = state.get("structured_response")
+    if type(said) not in offered:
         raise Unanswered("protocol", "the model came to no answer")
-    return answer
+    found: Said = said
+    return found
 
 
 async def explain(
-    settings: Settings, system: str, shown: str, *, check: Check, course: Course
+    settings: Settings,
+    system: str,
+    shown: str,
+    *,
+    check: Check,
+    course: Course,
+    tape: Tape | None = None,
 ) -> str:
     """An explanation in words; figures it got wrong are sent back once.
 
@@ -87,13 +107,16 @@ async def explain(
         shown: What it is shown, fenced.
         check: Says what is wrong with a text; None where nothing is.
         course: Takes up what it takes.
+        tape: Takes up what is asked and answered.
 
     Raises:
         Unanswered: There is none, and why.
     """
     messages: list[AnyMessage] = [SystemMessage(system), HumanMessage(shown)]
-    async with _model(settings, Meter(course)) as model:
+    tape = tape if tape is not None else Tape()
+    async with _model(settings, Meter(course, tape), tape) as model:
         while True:
+            tape.ask(parts_of(system, messages[1:]))
             text = await _words(model, messages)
             problem = check(text) if text else "it was empty"
             if problem is None:
@@ -119,15 +142,29 @@ async def _words(model: BaseChatModel, messages: list[AnyMessage]) -> str:
     return said.text.strip()
 
 
+def _strategy(offered: Sequence[type[BaseModel]]) -> ToolStrategy[Any]:
+    """One tool an answer, with its short form."""
+    strategy: ToolStrategy[Any] = ToolStrategy(reduce(or_, offered), handle_errors=False)
+    for answer, spec in zip(offered, strategy.schema_specs, strict=True):
+        spec.json_schema = form(answer)
+    return strategy
+
+
 def _tool(name: str, lookup: LookUp) -> BaseTool:
+    async def look(**arguments: Any) -> str:
+        return await lookup.ask(**lookup.arguments.model_validate(arguments).model_dump())
+
     return StructuredTool.from_function(
-        coroutine=lookup.ask, name=name, description=lookup.words, args_schema=lookup.arguments
+        coroutine=look, name=name, description=lookup.words, args_schema=form(lookup.arguments)
     )
 
 
 @asynccontextmanager
-async def _model(settings: Settings, meter: Meter) -> AsyncIterator[BaseChatModel]:
-    """The model, on connections of its own that are closed afterwards."""
+async def _model(settings: Settings, meter: Meter, tape: Tape) -> AsyncIterator[BaseChatModel]:
+    """The model, on connections of its own that are closed afterwards; or what was taped of it."""
+    if isinstance(tape, AnsweringTape):
+        yield RecordedChat(tape=tape, callbacks=[meter])
+        return
     key = settings.key()
     if settings.vendor is not None:
         given = {} if key is None else {"api_key": key.get_secret_value()}

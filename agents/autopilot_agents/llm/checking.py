@@ -19,7 +19,7 @@ from autopilot.schema import (
     Window,
 )
 from autopilot.supported import check_supported
-from autopilot_agents.llm.actions import Action, Answer, Wait
+from autopilot_agents.llm.actions import Answer, Change, Propose, Wait
 from autopilot_agents.llm.fence import clean, plain_name
 from autopilot_agents.llm.figures import Figures, citations
 
@@ -69,18 +69,18 @@ class Desk:
         """
         episode = self.window.episode
         own = episode.id if episode is not None else None
-        words = clean(answer.rationale, 1500)
         if isinstance(answer, Wait):
+            words = clean(answer.rationale, 1500)
             return NoProposal(kind=_WAITS[answer.why], reason=words, episode=own)
-        assert isinstance(answer, Action), "every answer is an action or waits"
+        assert isinstance(answer, Propose), "every answer proposes or waits"
         evidence = self._evidence(answer.evidence)
         self._check_prose(answer.rationale, answer.expected_effect)
-        interventions = self._interventions(answer)
+        interventions = self._interventions(answer.change)
         return Proposal(
             interventions=interventions,
             episode=own,
             cause=episode.kind if episode is not None else None,
-            rationale=f"{answer.diagnosis}: {words}",
+            rationale=f"{answer.diagnosis}: {clean(answer.rationale, 1500)}",
             evidence=evidence,
             expected_effect=clean(answer.expected_effect, 500),
             not_after_step=self.window.run.step + GOOD_FOR_STEPS,
@@ -104,10 +104,10 @@ class Desk:
             for cited in self.figures.unknown(text):
                 raise Unusable(self.figures.problem(cited))
 
-    def _interventions(self, action: Action) -> tuple[Intervention, ...]:
+    def _interventions(self, change: Change) -> tuple[Intervention, ...]:
         can = self.window.run.capabilities
         try:
-            found = tuple(self._resolved(i) for i in action.interventions())
+            found = tuple(self._resolved(i) for i in change.interventions())
         except ValidationError as error:
             raise Unusable(error.errors()[0]["msg"]) from error
         for intervention in found:

@@ -16,20 +16,25 @@ from langchain.agents.middleware.types import (
 from langchain.agents.structured_output import (
     MultipleStructuredOutputsError,
     StructuredOutputValidationError,
+    ToolStrategy,
 )
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool
 from langgraph.types import Command
 from pydantic import ValidationError
 
-from autopilot_agents.llm.actions import Answer
+from autopilot_agents.llm.allowance import Allowance
 from autopilot_agents.llm.faults import unanswered
 from autopilot_agents.llm.fence import clean, fence
+from autopilot_agents.llm.messages import parts_of, request_tokens
 from autopilot_agents.llm.outcome import Course, Unanswered
+from autopilot_agents.llm.tape import Tape, Unreadable
+from autopilot_agents.llm.tokens import bound_tokens, first_lines
 
 REPAIRS = 2
-_LOOKUP_CHARACTERS = 4000
+_LOOKUP_TOKENS = 1200
 
-Judge = Callable[[Answer], str | None]
+Judge = Callable[[Any], str | None]
 """What is wrong with an answer, in words that help to put it right; None where nothing is."""
 
 
@@ -46,6 +51,8 @@ class Conclude(AgentMiddleware[Any, Any, Any]):
         max_lookups: For the whole decision.
         judge: Checks an answer that has the right form.
         course: Counts.
+        tape: Is told of every request before it is made.
+        allowance: Of tokens; what does not fit into it is not asked.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class Conclude(AgentMiddleware[Any, Any, Any]):
         max_lookups: int,
         judge: Judge,
         course: Course,
+        tape: Tape,
+        allowance: Allowance,
     ) -> None:
         super().__init__()
         self._offered = ", ".join(offered)
@@ -62,6 +71,8 @@ class Conclude(AgentMiddleware[Any, Any, Any]):
         self._max_lookups = max_lookups
         self._judge = judge
         self._course = course
+        self._tape = tape
+        self._allowance = allowance
 
     async def awrap_model_call(
         self,
@@ -69,18 +80,23 @@ class Conclude(AgentMiddleware[Any, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
         """One turn of the model, repaired where that is needed."""
-        if self._course.lookups >= self._max_lookups:
-            request = request.override(tools=[])
+        bare = request.override(tools=[])
+        self._allowance.measure(self._course.read)
+        enough = self._allowance.fits_lookups(_size(request), _size(bare))
+        if self._course.lookups >= self._max_lookups or not enough:
+            request = bare
         turn = request
         while True:
             response, problem = await self._turn(turn, handler)
             if response is not None:
                 return response
             problem = clean(problem, 400)
-            if self._course.repairs >= REPAIRS:
-                raise Unanswered("invalid", f"no usable answer after {REPAIRS} repairs: {problem}")
-            self._course.repairs += 1
+            repairs = self._course.repairs
             turn = request.override(messages=with_note(request.messages, problem))
+            self._allowance.measure(self._course.read)
+            if repairs >= REPAIRS or not self._allowance.fits(_size(turn)):
+                raise Unanswered("invalid", f"no usable answer after {repairs} repairs: {problem}")
+            self._course.repairs += 1
 
     async def _turn(
         self,
@@ -88,12 +104,14 @@ class Conclude(AgentMiddleware[Any, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> tuple[ModelResponse[Any] | None, str]:
         try:
+            self._tape.ask(_parts(request))
+            self._allowance.begin(_size(request), _size(request.override(tools=[])))
             response = await handler(request)
         except StructuredOutputValidationError as error:
             return None, f"{error.tool_name}: {_schema_words(error.source)}"
         except MultipleStructuredOutputsError as error:
             return None, f"{len(error.tool_names)} answers in one turn; give exactly one"
-        except ValidationError:  # the stack's own, of a turn whose arguments are no object
+        except (ValidationError, Unreadable):  # of a turn whose arguments are no object
             return None, "the arguments must be one JSON object"
         except Exception as error:
             raise unanswered(error) from error
@@ -135,16 +153,42 @@ class Conclude(AgentMiddleware[Any, Any, Any]):
     ) -> ToolMessage | Command[Any]:
         """One look-up: counted, fenced, cut."""
         name, call_id = request.tool_call["name"], request.tool_call["id"]
-        if self._course.lookups >= self._max_lookups:
+        if self._course.lookups >= self._max_lookups or not self._allowance.room():
             return ToolMessage("no look-ups are left", tool_call_id=call_id, name=name)
         self._course.lookups += 1
         try:
             result = await handler(request)
             text = str(result.content) if isinstance(result, ToolMessage) else ""
+        except ValidationError as error:
+            text = f"{name}: {_schema_words(error)}"
+        except Unanswered:
+            raise
         except Exception as error:
             text = f"{name} failed: {type(error).__name__}"
-        cut = text if len(text) <= _LOOKUP_CHARACTERS else text[:_LOOKUP_CHARACTERS] + "\n…cut"
-        return ToolMessage(fence(cut), tool_call_id=call_id, name=name)
+        told = fence(first_lines(text, min(_LOOKUP_TOKENS, self._allowance.room())))
+        self._allowance.tell(bound_tokens(told))
+        return ToolMessage(told, tool_call_id=call_id, name=name)
+
+
+def _size(request: ModelRequest[Any]) -> int:
+    return request_tokens(_parts(request))
+
+
+def _parts(request: ModelRequest[Any]) -> dict[str, str]:
+    """What a request says, for the tape: its prompt, its tools, its messages."""
+    system = request.system_message.text if request.system_message is not None else ""
+    tools = [
+        {"name": tool.name, "description": tool.description, "form": tool.args_schema}
+        for tool in request.tools
+        if isinstance(tool, BaseTool)
+    ]
+    strategy = request.response_format
+    assert isinstance(strategy, ToolStrategy), "answers are tools"
+    tools += [
+        {"name": spec.name, "description": spec.description, "form": spec.json_schema}
+        for spec in strategy.schema_specs
+    ]
+    return parts_of(system, request.messages, tools)
 
 
 def _only(said: AIMessage, names: frozenset[str]) -> AIMessage:

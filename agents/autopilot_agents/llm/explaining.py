@@ -1,14 +1,19 @@
 """Explanations for people: of a proposal that waits, and of a whole run."""
 
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from autopilot.policy import Policy
 from autopilot.schema import Consultation, ProposalRecord, Usage, Window
 from autopilot_agents.llm.fence import clean, fence, figure, plain_name
 from autopilot_agents.llm.figures import Citation, Figures, citations, figures_of, strange_numbers
+from autopilot_agents.llm.guidance import with_guidance
 from autopilot_agents.llm.line import Line, Subject
 from autopilot_agents.llm.outcome import Course
+from autopilot_agents.llm.redaction import without_keys
+from autopilot_agents.llm.session import recorded_session
+from autopilot_agents.llm.tape import Tape
 from autopilot_agents.llm.view import history_line, window_text
 from autopilot_agents.prompts import load_prompt
 
@@ -23,7 +28,8 @@ def review(line: Line, policy: Policy, record: ProposalRecord, window: Window) -
     for cited in record.proposal.evidence:
         figures.add(cited.metric, cited.step, cited.value)
     prompt = load_prompt("review")
-    subject = Subject("review", prompt, fence(shown), window, record.id[:100])
+    told = with_guidance(window.run.guidance, fence(shown))
+    subject = Subject("review", prompt, told, window, record.id[:100])
     return _told(line, subject, figures, _REVIEW_WORDS)
 
 
@@ -49,19 +55,31 @@ def _told(line: Line, subject: Subject, figures: Figures, words: int) -> Consult
         strange = strange_numbers(text, subject.shown)
         return f"{', '.join(strange[:3])} stands nowhere in the facts" if strange else None
 
+    tape = Tape(partial(without_keys, settings=line.settings))
+
     def ask(course: Course) -> Coroutine[Any, Any, str]:
         from autopilot_agents.llm import asking
 
-        return asking.explain(line.settings, system, subject.shown, check=check, course=course)
+        return asking.explain(
+            line.settings, system, subject.shown, check=check, course=course, tape=tape
+        )
 
     reply = line.ask(ask)
+    session = recorded_session(tape, line.settings)
     if reply.answer is None:
-        told = line.consultation(subject, reply.kind or "fault", reply.words, usage=reply.usage)
+        told = line.consultation(
+            subject, reply.kind or "fault", reply.words, usage=reply.usage, session=session
+        )
     else:
         text = clean(reply.answer, 3900)
         unverified = len(figures.unknown(text)) + len(strange_numbers(text, subject.shown))
         told = line.consultation(
-            subject, subject.purpose, text, unverified=unverified, usage=reply.usage
+            subject,
+            subject.purpose,
+            text,
+            unverified=unverified,
+            usage=reply.usage,
+            session=session,
         )
     return line.remember(told)
 

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 
 from autopilot.schema import Evidence, Window
 from autopilot_agents.llm.fence import plain_name
@@ -70,6 +71,14 @@ class Figures:
         """Enter a figure under the name by which it is shown."""
         self._values.setdefault((plain_name(metric), step), value)
         self._names.setdefault(plain_name(metric), metric)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def since(self, count: int) -> tuple[Evidence, ...]:
+        """The figures that were entered after the first so many."""
+        new = islice(self._values.items(), count, None)
+        return tuple(Evidence(metric=self._names[n], step=s, value=v) for (n, s), v in new)
 
     def recorded(self, metric: str, step: int) -> float | None:
         """The figure that was shown under that name at that step."""

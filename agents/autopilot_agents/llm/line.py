@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from autopilot.schema import Consultation, NoProposal, NoProposalKind, Usage, Window
-from autopilot.schema.consultations import Purpose
+from autopilot.schema.consultations import Purpose, Session
 from autopilot_agents.llm.breaker import Breaker
 from autopilot_agents.llm.fence import clean
 from autopilot_agents.llm.outcome import Course
@@ -91,7 +91,14 @@ class Line:
         return reply
 
     def consultation(
-        self, subject: Subject, outcome: str, text: str, *, unverified: int = 0, usage: Usage
+        self,
+        subject: Subject,
+        outcome: str,
+        text: str,
+        *,
+        unverified: int = 0,
+        usage: Usage,
+        session: Session | None = None,
     ) -> Consultation:
         """The record of a question."""
         episode = subject.window.episode
@@ -108,6 +115,7 @@ class Line:
             text=without_keys(text, self.settings)[:4000],
             unverified=unverified,
             usage=usage,
+            session=session,
         )
 
     def remember(self, asked: Consultation) -> Consultation:

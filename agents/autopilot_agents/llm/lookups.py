@@ -1,11 +1,14 @@
 """What a model may look up before it answers: read-only, short, and only about this run.
 
-A run that is at hand is asked; without one, what the window holds has to do.
+A run that is at hand is asked; without one, what the window holds has to do. A run goes on while a
+model thinks: nothing later than the window is told, so that all of it is of one moment.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -17,7 +20,10 @@ from autopilot.window import summarise
 from autopilot_agents.llm.fence import clean, plain_name
 from autopilot_agents.llm.figures import Figures
 from autopilot_agents.llm.policy_words import policy_words
+from autopilot_agents.llm.similar import similar_episodes
 from autopilot_agents.llm.view import (
+    CHECKPOINTS,
+    KNOBS,
     checkpoint_line,
     finding_line,
     history_line,
@@ -27,7 +33,7 @@ from autopilot_agents.llm.view import (
     table_line,
 )
 
-_ROWS, _SHOWN, _LINES = 4096, 24, 24
+_ROWS, _ROWS_SHOWN, _VALUES_SHOWN, _LINES = 4096, 24, 44, 12
 
 
 class Slice(BaseModel):
@@ -77,25 +83,40 @@ class LookUps:
         policy: What may be done to the run.
         figures: Takes up every figure that is shown, so that it can be cited.
         run: Where more can be read.
+        past: A folder of earlier runs.
     """
 
-    def __init__(self, window: Window, policy: Policy, figures: Figures, run: Run | None) -> None:
+    def __init__(
+        self,
+        window: Window,
+        policy: Policy,
+        figures: Figures,
+        run: Run | None,
+        past: Path | None = None,
+    ) -> None:
         self._window, self._policy, self._figures, self._run = window, policy, figures, run
+        self._past = past
 
     def offered(self) -> Mapping[str, LookUp]:
-        """Every look-up by name."""
+        """Every look-up by name that can tell more than the window does."""
         known: tuple[tuple[str, str, type[BaseModel], Callable[..., str]], ...] = (
-            ("metrics", "Figures of metrics between two steps, with statistics.", Slice,
+            ("metrics", "Rows of metrics between two steps, thinned, with statistics.", Slice,
              self.metrics),
-            ("findings", "All findings of an episode, with other open episodes.", OfEpisode,
-             self.findings),
-            ("checkpoints", "Every state to go back to, with its health.", Nothing,
-             self.checkpoints),
-            ("tried", "Everything proposed in this run and what came of it.", Nothing, self.tried),
-            ("rule", "What the policy says of a kind of intervention.", OfKind, self.rule),
-            ("knobs", "The script's own knobs with values and bounds, and all settings.", Nothing,
-             self.knobs),
+            ("findings", "All findings of an episode, and which other episodes are open.",
+             OfEpisode, self.findings),
+            ("rule", "What the policy says of a kind of change.", OfKind, self.rule),
         )  # fmt: skip
+        if self._window.history:
+            known = (*known, ("tried", "Everything proposed in this run.", Nothing, self.tried))
+        if len(self._window.checkpoints) > CHECKPOINTS:
+            known = (*known, ("checkpoints", "Every state to go back to.", Nothing,
+                              self.checkpoints))  # fmt: skip
+        if len(self._window.run.capabilities.knobs) > KNOBS:
+            known = (*known, ("knobs", "Every knob of the script.", Nothing, self.knobs))
+        if self._past is not None:
+            ask_past = partial(similar_episodes, self._past, self._window)
+            words = "The same sickness in earlier runs: what was done, what came of it."
+            known = (*known, ("similar", words, Nothing, ask_past))
         return {
             name: LookUp(words, arguments, _on_a_thread(ask))
             for name, words, arguments, ask in known
@@ -103,7 +124,7 @@ class LookUps:
 
     def metrics(self, metrics: Sequence[str], first_step: int, last_step: int) -> str:
         """Rows between two steps, thinned where there are many, and statistics over all of them."""
-        rows = self._rows()
+        rows = [row for row in self._rows() if row.step <= self._window.run.step]
         known = {plain_name(name): name for row in rows for name in row.values}
         names = [known[name] for name in metrics if name in known]
         if not names:
@@ -116,7 +137,8 @@ class LookUps:
         if not found:
             steps = [row.step for row in rows] or [0]
             return f"no rows there; rows go from step {min(steps)} to {max(steps)}"
-        shown = found[:: -(-len(found) // _SHOWN)]
+        most = min(_ROWS_SHOWN, _VALUES_SHOWN // len(names))
+        shown = found[:: -(-len(found) // most)]
         for row in shown:
             for name in names:
                 if name in row.values:
@@ -132,12 +154,13 @@ class LookUps:
         """Findings of an episode, and which others are open."""
         own = self._window.episode
         wanted = episode or (own.id if own is not None else "")
-        found = self._findings(wanted)
+        here = self._window.run.step
+        found = [f for f in self._findings(wanted) if f.step <= here][-_LINES:]
         for finding in found:
             if finding.claimed_by is None and finding.branch == self._window.run.branch:
                 for cited in finding.evidence[-3:]:
                     self._figures.add(cited.metric, cited.step, cited.value)
-        lines = [finding_line(finding) for finding in found[-_LINES:]]
+        lines = [finding_line(finding) for finding in found]
         others = [_episode_line(e) for e in self._episodes() if e.id != wanted][:6]
         return "\n".join(lines or ["no findings of that episode"]) + "".join(
             f"\n{line}" for line in others
@@ -145,16 +168,19 @@ class LookUps:
 
     def checkpoints(self) -> str:
         """Every state to go back to, newest last."""
-        held = self._run.checkpoints() if self._run is not None else self._window.checkpoints
-        episode = self._window.episode
+        held, episode = self._window.checkpoints, self._window.episode
         onset = episode.onset_step if episode is not None else self._window.run.step
-        return "\n".join(checkpoint_line(c, onset) for c in list(held)[-_LINES:]) or "none"
+        before = [c for c in held if c.step <= onset][-_LINES:]
+        after = [c for c in held if c.step > onset][-_LINES // 4 :]
+        return "\n".join(checkpoint_line(c, onset) for c in (*before, *after)) or "none"
 
     def tried(self) -> str:
         """Earlier proposals with verdict, canary and outcome."""
         records: Sequence[ProposalRecord] = self._window.history
         if self._run is not None:
-            records = self._run.proposals()
+            shown = {record.id: record for record in records}
+            filed = (r for r in self._run.proposals() if r.filed_step <= self._window.run.step)
+            records = [shown.get(record.id, record) for record in filed]
         own = self._window.episode.id if self._window.episode is not None else None
         return "\n".join(history_line(r, own) for r in list(records)[-_LINES:]) or "nothing so far"
 
@@ -170,9 +196,8 @@ class LookUps:
 
     def knobs(self) -> str:
         """Knobs and settings in force."""
-        can = self._run.info().capabilities if self._run is not None else None
-        can = can or self._window.run.capabilities
-        return "\n".join((f"SETTINGS {settings_text(can)}", *knob_lines(can)[:_LINES]))
+        can = self._window.run.capabilities
+        return "\n".join((f"SETTINGS {settings_text(can)}", *knob_lines(can)))
 
     def _rows(self) -> Sequence[Row]:
         if self._run is not None:

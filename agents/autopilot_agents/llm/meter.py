@@ -1,4 +1,4 @@
-"""Counts what asking takes, those turns included whose answers are thrown away.
+"""Counts what asking takes, and tapes what it brings, answers that are thrown away included.
 
 Loads the model's stack; only what asks imports it.
 """
@@ -11,8 +11,12 @@ import openai
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from pydantic import ValidationError
 
+from autopilot_agents.llm.faults import unanswered
+from autopilot_agents.llm.messages import reply_of
 from autopilot_agents.llm.outcome import Course
+from autopilot_agents.llm.tape import UNREADABLE, Tape, Unreadable
 from autopilot_agents.llm.tokens import bound_tokens
 
 
@@ -24,10 +28,12 @@ class Meter(AsyncCallbackHandler):
 
     Args:
         course: Takes the counts up.
+        tape: Takes the replies up.
     """
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: Course, tape: Tape) -> None:
         self._course = course
+        self._tape = tape
 
     async def on_chat_model_start(
         self,
@@ -39,7 +45,8 @@ class Meter(AsyncCallbackHandler):
     ) -> None:
         self._course.calls += 1
         texts = [str(message.content) for batch in messages for message in batch]
-        tools = json.dumps(kwargs.get("invocation_params", {}).get("tools"), default=str)
+        offered = kwargs.get("invocation_params", {}).get("tools")
+        tools = json.dumps(offered, default=str, separators=(",", ":"))
         self._course.under_way[run_id] = bound_tokens("\n".join((*texts, tools)))
 
     async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -48,12 +55,19 @@ class Meter(AsyncCallbackHandler):
             for generation in batch:
                 if isinstance(generation, ChatGeneration):
                     read = self._count(generation.message, read)
+                    if isinstance(generation.message, AIMessage):
+                        self._tape.answer(reply_of(generation.message))
         self._course.read += read
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         read = self._course.under_way.pop(run_id, 0)
         if not _turned_away(error):
             self._course.read += read
+        if isinstance(error, ValidationError | Unreadable):
+            self._tape.fail(UNREADABLE, "the arguments were no JSON object")
+        elif isinstance(error, Exception):
+            fault = unanswered(error)
+            self._tape.fail(fault.kind, fault.words)
 
     def _count(self, message: BaseMessage, read: int) -> int:
         """Add what was written; what was read, by the server's word or else the estimate."""

@@ -38,5 +38,6 @@ def _news(window: Window) -> tuple[object, ...]:
     episode = window.episode
     assert episode is not None, "only asked of episodes"
     tried = tuple((r.id, r.status) for r in window.history if r.proposal.episode == episode.id)
+    told = tuple(said.id for said in window.run.guidance)
     found = (episode.kind, episode.diagnosis, episode.status, len(episode.findings))
-    return (*found, window.run.branch, window.run.state_version, tried)
+    return (*found, window.run.branch, window.run.state_version, tried, told)

@@ -5,7 +5,8 @@ import re
 from autopilot.errors import BadInput
 from autopilot_agents.llm.settings import NO_KEY, Settings
 
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|Bearer)[-_ ][A-Za-z0-9_*.\-]{6,}")
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|Bearer)[-_ ](?=[A-Za-z_.\-]*[0-9*])[A-Za-z0-9_*.\-]{6,}")
+"""Letters alone make no key, or a "key figure" would be one."""
 
 
 def without_keys(text: str, settings: Settings) -> str:
@@ -13,11 +14,14 @@ def without_keys(text: str, settings: Settings) -> str:
 
     Servers quote the key they were sent, whole or in parts.
     """
+    return _KEY_LIKE.sub("***", without_key(text, settings))
+
+
+def without_key(text: str, settings: Settings) -> str:
+    """The text without the key as it is set, and otherwise as it was."""
     try:
         key = settings.key()
     except BadInput:
         key = None
     secret = key.get_secret_value() if key is not None else ""
-    if secret and secret != NO_KEY:
-        text = text.replace(secret, "***")
-    return _KEY_LIKE.sub("***", text)
+    return text.replace(secret, "***") if secret and secret != NO_KEY else text

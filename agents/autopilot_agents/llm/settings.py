@@ -8,7 +8,14 @@ import os
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    DirectoryPath,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from autopilot.errors import BadInput
@@ -32,6 +39,7 @@ class Settings(BaseSettings):
         deadline: Seconds for everything that one answer takes, repeats and look-ups included.
         max_lookups: Look-ups before an answer.
         max_output: Tokens that one turn may take, reasoning included.
+        past: A folder of earlier runs to look up; None takes the one that a live run lies in.
         price_in: Dollars for a million tokens read; with ``price_out`` it overrides the table.
         price_out: Dollars for a million tokens written.
     """
@@ -48,6 +56,7 @@ class Settings(BaseSettings):
     deadline: Seconds = 90.0
     max_lookups: int = Field(default=5, ge=0, le=20)
     max_output: int = Field(default=4096, ge=64, le=200_000)
+    past: DirectoryPath | None = None
     price_in: Dollars | None = None
     price_out: Dollars | None = None
 

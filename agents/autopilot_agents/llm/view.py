@@ -6,6 +6,8 @@ text of the run is cleaned and cut on its way in.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from autopilot.policy import Policy
 from autopilot.schema import (
@@ -19,28 +21,73 @@ from autopilot.schema import (
     Setting,
     TableRow,
     Window,
+    metrics,
 )
 from autopilot_agents.llm.fence import clean, figure, plain_name
+from autopilot_agents.llm.tokens import bound_tokens
 
-_COLUMNS, _LINES, _FINDINGS, _CHECKPOINTS, _HISTORY, _KNOBS = 8, 16, 6, 6, 6, 12
+WINDOW_TOKENS: Final = 1700
+"""That a window may take, whatever the run."""
+
+CHECKPOINTS: Final = 6
+"""Good states that a window shows at least, if there are so many."""
+KNOBS: Final = 3
+"""Knobs that a window shows at least, if there are so many."""
+
+
+@dataclass(frozen=True)
+class _Most:
+    """How many lines or columns each section may have."""
+
+    columns: int
+    metrics: int
+    findings: int
+    checkpoints: int
+    tried: int
+    knobs: int
+
+
+_ROOMS = (
+    _Most(columns=6, metrics=12, findings=6, checkpoints=CHECKPOINTS, tried=4, knobs=12),
+    _Most(columns=4, metrics=9, findings=4, checkpoints=CHECKPOINTS, tried=3, knobs=6),
+    _Most(columns=3, metrics=6, findings=3, checkpoints=CHECKPOINTS, tried=1, knobs=KNOBS),
+)
+"""From wide to narrow; the first that fits is taken."""
 
 
 def window_text(window: Window, policy: Policy) -> str:
-    """The window as a model is shown it; at most about 1,600 tokens for eight metrics."""
-    sections = (
-        _card(window, policy),
-        _now(window),
-        _episode(window.episode),
-        _findings(window.findings),
-        _statistics(window.summaries),
-        _table(window),
-        _checkpoints(window),
-        _history(window),
-    )
-    return "\n\n".join(section for section in sections if section)
+    """The window as a model is shown it, in at most 1,700 tokens."""
+    return "\n\n".join(window_sections(window, policy).values())
 
 
-def _card(window: Window, policy: Policy) -> str:
+def window_sections(window: Window, policy: Policy) -> dict[str, str]:
+    """The same by section, in order; what there is nothing to say of is left out.
+
+    What an operator told the agents is shown beside it, and takes of its room.
+    """
+    room = WINDOW_TOKENS - sum(bound_tokens(told.text) for told in window.run.guidance)
+    for most in _ROOMS:
+        sections = _sections(window, policy, most)
+        if bound_tokens("\n\n".join(sections.values())) <= room:
+            break
+    return sections
+
+
+def _sections(window: Window, policy: Policy, most: _Most) -> dict[str, str]:
+    sections = {
+        "run card and policy": _card(window, policy, most),
+        "now": _now(window, most),
+        "episode": _episode(window),
+        "findings": _findings(window.findings, most),
+        "statistics": _statistics(window.summaries, most),
+        "table": _table(window, most),
+        "checkpoints": _checkpoints(window, most),
+        "history": _history(window, most),
+    }
+    return {name: section for name, section in sections.items() if section}
+
+
+def _card(window: Window, policy: Policy, most: _Most) -> str:
     run, limits = window.run, policy.limits
     low, high = limits.lr.total_factor
     lines = [
@@ -53,7 +100,7 @@ def _card(window: Window, policy: Policy) -> str:
     can = run.capabilities
     if can.actions:
         called = (f"{plain_name(n)}({_arguments(a)})" for n, a in sorted(can.actions.items()))
-        lines.append(f"ACTIONS of the script: {', '.join(list(called)[:_KNOBS])}")
+        lines.append(f"ACTIONS of the script: {', '.join(list(called)[: most.knobs])}")
     return "\n".join(lines)
 
 
@@ -61,20 +108,24 @@ def _arguments(arguments: dict[str, str]) -> str:
     return ", ".join(f"{plain_name(n)}: {plain_name(t.rstrip('?'))}" for n, t in arguments.items())
 
 
-def _now(window: Window) -> str:
+def _now(window: Window, most: _Most) -> str:
     run = window.run
     lines = [
         f"NOW step {run.step}, {run.status}, branch {plain_name(run.branch)}"
         + ("; the breaker is open, every proposal asks a person" if run.breaker_open else ""),
         f"SETTINGS {settings_text(run.capabilities)}",
     ]
-    lines += knob_lines(run.capabilities)[:_KNOBS]
+    lines += knob_lines(run.capabilities)[: most.knobs]
     return "\n".join(lines)
 
 
 def settings_text(can: Capabilities) -> str:
-    """Settings in force, on one line."""
-    known = (f"{plain_name(name)} {figure(s.value, 4)}" for name, s in sorted(can.settings.items()))
+    """Settings in force that are known, on one line."""
+    known = (
+        f"{plain_name(name)} {figure(setting.value, 4)}"
+        for name, setting in sorted(can.settings.items())
+        if setting.value is not None or name == "grad_clip"
+    )
     return "; ".join(known) or "none known"
 
 
@@ -96,67 +147,106 @@ def _knob(name: str, knob: Setting) -> str:
     return ", ".join(parts)
 
 
-def _episode(episode: Episode | None) -> str:
+def _episode(window: Window) -> str:
+    episode = window.episode
     if episode is None:
         return ""
     marks = [
         w for w, on in (("alarm", episode.alarm), ("invariant", episode.invariant_broken)) if on
     ]
-    fingerprint = "; ".join(
-        f"{plain_name(name)} {figure(value, 4)}" for name, value in episode.fingerprint.items()
-    )
     lines = [
         f"EPISODE {plain_name(episode.id)}: {episode.kind}, diagnosis of the rules "
         f"{episode.diagnosis}, {episode.severity}{''.join(f', {mark}' for mark in marks)}; "
         f"began at step {episode.onset_step}, last seen at {episode.last_step}",
         f"because {clean(episode.reason)}" if episode.reason else "",
-        f"fingerprint: {fingerprint}" if fingerprint else "",
+        _fingerprint(episode, window.summaries),
     ]
     return "\n".join(line for line in lines if line)
 
 
-def _findings(findings: Sequence[Finding]) -> str:
-    if not findings:
+def _fingerprint(episode: Episode, summaries: Sequence[MetricSummary]) -> str:
+    """What decided, but for figures that the statistics end with anyway."""
+    last = {(s.metric, figure(s.last, 4)) for s in summaries}
+    known = ((name, figure(value, 4)) for name, value in episode.fingerprint.items())
+    told = [f"{plain_name(name)} {value}" for name, value in known if (name, value) not in last]
+    return f"fingerprint: {'; '.join(told)}" if told else ""
+
+
+def _findings(findings: Sequence[Finding], most: _Most) -> str:
+    """Each sort with its first finding, which tells the cause, and how it went on."""
+    sorts: dict[tuple[object, ...], list[Finding]] = {}
+    for found in findings:
+        sort = (found.kind, found.tier, found.metric, found.branch, found.claimed_by)
+        sorts.setdefault(sort, []).append(found)
+    lines = [_sort_line(alike) for alike in sorts.values()]
+    if not lines:
         return ""
-    left_out = len(findings) - _FINDINGS
-    head = "FINDINGS, oldest first" + (f" ({left_out} older left out)" if left_out > 0 else "")
-    return "\n".join([head, *(finding_line(f) for f in findings[-_FINDINGS:])])
+    left_out = len(lines) - most.findings
+    head = "FINDINGS, oldest first"
+    if left_out > 0:
+        half = most.findings // 2
+        lines = [*lines[:half], *lines[half - most.findings :]]
+        head += f" ({left_out} sorts left out)"
+    return "\n".join([head, *lines])
+
+
+def _sort_line(alike: Sequence[Finding]) -> str:
+    first, last = alike[0], alike[-1]
+    if len(alike) == 1:
+        return finding_line(first)
+    times = f"{len(alike)} times, last at {last.step}, score {figure(last.score, 3)}"
+    return f"{finding_line(first)}; {times}: {_evidence(last)}"
+
+
+def _evidence(finding: Finding) -> str:
+    cited = finding.evidence[-3:]
+    return " ".join(f"{plain_name(e.metric)}@{e.step}={figure(e.value, 4)}" for e in cited)
 
 
 def finding_line(finding: Finding) -> str:
     """One finding with its evidence."""
     claim = " CLAIMED by an outside client" if finding.claimed_by else ""
-    cited = " ".join(
-        f"{plain_name(e.metric)}@{e.step}={figure(e.value)}" for e in finding.evidence[-3:]
-    )
-    words = f"“{clean(finding.message, 160)}”"
+    words = f"“{clean(finding.message, 120)}”"
     return (
         f"{finding.step} {finding.kind} [{finding.tier}]{claim} on {plain_name(finding.metric)}, "
-        f"score {figure(finding.score, 3)}: {words} {cited}".rstrip()
+        f"score {figure(finding.score, 3)}: {words} {_evidence(finding)}".rstrip()
     )
 
 
-def _statistics(summaries: Sequence[MetricSummary]) -> str:
+def _statistics(summaries: Sequence[MetricSummary], most: _Most) -> str:
     if not summaries:
         return ""
-    lines = [summary_line(s) for s in summaries[:_LINES]]
-    more = len(summaries) - _LINES
+    follows = _follows_plan(summaries)
+    shown = [s for s in summaries if not (follows and s.metric == metrics.LR_PLANNED)]
+    lines = [summary_line(s) for s in shown[: most.metrics]]
+    more = len(shown) - most.metrics
     if more > 0:
         lines.append(f"({more} more metrics: look them up)")
+    if follows:
+        lines.append(f"{metrics.LR_PLANNED}: as {metrics.LR}")
     rows = max(s.count for s in summaries)
     head = f"STATISTICS over {rows} rows: last, median±MAD, robust z of the last, range, slope/100"
     return "\n".join([head, *lines])
 
 
+def _follows_plan(summaries: Sequence[MetricSummary]) -> bool:
+    """The learning rate was the planned one throughout."""
+    known = {s.metric: s.model_dump(exclude={"metric"}) for s in summaries}
+    return metrics.LR in known and known[metrics.LR] == known.get(metrics.LR_PLANNED)
+
+
 def summary_line(seen: MetricSummary) -> str:
     """Robust statistics of one metric; a floor under the deviation keeps z of constants finite."""
+    name = plain_name(seen.metric)
+    if seen.minimum == seen.maximum == seen.last and not seen.non_finite:
+        return f"{name}: {figure(seen.last, 4)} throughout"
     middle = seen.median
     scale = 1.4826 * seen.mad + 1e-3 * abs(middle) + 1e-12
     z = (seen.last - middle) / scale
     words = (
-        f"{plain_name(seen.metric)}: {figure(seen.last, 4)}, {figure(middle, 4)}"
+        f"{name}: {figure(seen.last, 4)}, {figure(middle, 3)}"
         f"±{figure(seen.mad, 2)}, {figure(_bounded(z), 2)}, "
-        f"{figure(seen.minimum, 4)}..{figure(seen.maximum, 4)}, {figure(seen.slope_per_100, 2)}"
+        f"{figure(seen.minimum, 3)}..{figure(seen.maximum, 3)}, {figure(seen.slope_per_100, 2)}"
     )
     return f"{words}, NOT FINITE {seen.non_finite} times" if seen.non_finite else words
 
@@ -165,45 +255,61 @@ def _bounded(z: float) -> float:
     return min(max(z, -999.0), 999.0) if math.isfinite(z) else z
 
 
-def _table(window: Window) -> str:
-    names = _columns(window)
+def _table(window: Window, most: _Most) -> str:
+    names = _columns(window, most)
     if not names or not window.table:
         return ""
     head = "TABLE, one step a row, or medians over several steps"
+    if _follows_plan(window.summaries):
+        head += f"; {metrics.LR_PLANNED} is as {metrics.LR}"
     columns = ",".join(("step", *(plain_name(name) for name in names)))
     return "\n".join([head, columns, *(table_line(row, names) for row in window.table)])
 
 
-def _columns(window: Window) -> list[str]:
+def _columns(window: Window, most: _Most) -> list[str]:
     """What findings speak of, then the usual order; the rest has its line of statistics."""
     named = {f.metric for f in window.findings} | {
         e.metric for f in window.findings for e in f.evidence
     }
-    names = [s.metric for s in window.summaries]
-    chosen = [n for n in names if n in named][:_COLUMNS]
-    chosen += [n for n in names if n not in chosen][: _COLUMNS - len(chosen)]
+    follows = _follows_plan(window.summaries)
+    names = [s.metric for s in window.summaries if not (follows and s.metric == metrics.LR_PLANNED)]
+    chosen = [n for n in names if n in named][: most.columns]
+    chosen += [n for n in names if n not in chosen][: most.columns - len(chosen)]
     return [n for n in names if n in chosen]
 
 
 def table_line(row: TableRow, names: Sequence[str]) -> str:
-    """One row as comma-separated values: five digits of what can be cited, three of medians."""
+    """One row as comma-separated values: four digits of what can be cited, three of medians."""
     single = row.first_step == row.last_step
     step = str(row.last_step) if single else f"{row.first_step}-{row.last_step}"
-    values = (figure(row.values[n], 5 if single else 3) if n in row.values else "" for n in names)
+    values = (figure(row.values[n], 4 if single else 3) if n in row.values else "" for n in names)
     return ",".join((step, *values))
 
 
-def _checkpoints(window: Window) -> str:
+def _checkpoints(window: Window, most: _Most) -> str:
     held = window.checkpoints
     if not held:
         return "CHECKPOINTS none"
     onset = window.episode.onset_step if window.episode is not None else window.run.step
-    before = [c for c in held if c.good and c.step <= onset][-_CHECKPOINTS:]
-    other = [c for c in held if c not in before][-3:]
-    shown = sorted({c.id: c for c in (held[0], *before, *other)}.values(), key=lambda c: c.step)
-    left_out = len(held) - len(shown)
+    good = [c for c in held if c.good and c.step <= onset]
+    good = good if len(good) <= most.checkpoints else [good[0], *good[1 - most.checkpoints :]]
+    groups = {
+        "good, before the onset": good,
+        "not known to be good": [c for c in held if not c.good and c.step <= onset][-2:],
+        "AFTER the onset": [c for c in held if c.step > onset][-2:],
+    }
+    lines = [f"{what}: {', '.join(map(_named, those))}" for what, those in groups.items() if those]
+    left_out = len(held) - sum(map(len, groups.values()))
     head = "CHECKPOINTS" + (f" ({left_out} more)" if left_out else "")
-    return "\n".join([head, *(checkpoint_line(c, onset) for c in shown)])
+    return "\n".join([head, *lines])
+
+
+def _named(held: CheckpointInfo) -> str:
+    """Its name, with what the name does not tell."""
+    name = plain_name(held.id, 100)
+    more = [] if held.id == f"s{held.step}" else [f"step {held.step}"]
+    more += ["durable"] if held.kind == "durable" else []
+    return f"{name} ({', '.join(more)})" if more else name
 
 
 def checkpoint_line(held: CheckpointInfo, onset: int) -> str:
@@ -213,14 +319,16 @@ def checkpoint_line(held: CheckpointInfo, onset: int) -> str:
     return f"{plain_name(held.id, 100)}: step {held.step}, {health}, {when}, {held.kind}"
 
 
-def _history(window: Window) -> str:
+def _history(window: Window, most: _Most) -> str:
     if not window.history:
         return "TRIED nothing so far"
     own = window.episode.id if window.episode is not None else None
     relevant = [r for r in window.history if r.proposal.episode == own]
-    shown = {r.id for r in (*window.history[-2:], *relevant[-_HISTORY:])}
+    shown = {r.id for r in (window.history[-1], *relevant[-most.tried :])}
     lines = [history_line(r, own) for r in window.history if r.id in shown]
-    return "\n".join(["TRIED, oldest first", *lines])
+    left_out = len(window.history) - len(lines)
+    head = "TRIED, oldest first" + (f" ({left_out} more)" if left_out else "")
+    return "\n".join([head, *lines])
 
 
 def history_line(record: ProposalRecord, episode: str | None) -> str:

@@ -35,7 +35,10 @@ def answer_of(answer: Proposal | NoProposal) -> str:
                 return "nothing"
             case "cannot_tell" | "exhausted" | "unsupported":
                 return "ask"
-            case "fault" | "transient" | "fatal" | "protocol" | "invalid" | "refused" | "budget":
+            case (
+                "fault" | "transient" | "fatal" | "protocol" | "invalid" | "refused" | "budget"
+                | "turns_differ"
+            ):  # fmt: skip
                 return "fault"
     return word_of({kind for i in answer.interventions for kind in _kinds(i)})
 
