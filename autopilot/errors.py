@@ -7,6 +7,7 @@
     │   ├── BadPolicy              a policy file does not say what a policy may say
     │   ├── NotARun                a directory or URL is not a run
     │   └── JournalError           a journal cannot be opened, is newer, or was altered
+    │       └── JournalBusy        another process writes it
     ├── Unreachable                the run's control API did not answer
     └── Refused                    the control plane said no; nothing was changed
         ├── Forbidden              the actor's role does not reach this far
@@ -35,6 +36,10 @@ class NotARun(BadInput):
 
 class JournalError(BadInput):
     """A journal cannot be opened, was written by a newer version, or was altered."""
+
+
+class JournalBusy(JournalError):
+    """Another process writes the journal: its run is live."""
 
 
 class Unreachable(AutopilotError):

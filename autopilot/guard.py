@@ -18,6 +18,8 @@ from autopilot.schema import (
     Proposal,
     Rollback,
     SkipBatches,
+    StartBranch,
+    SwitchBranch,
     Verdict,
 )
 from autopilot.supported import check_supported, find_checkpoint
@@ -29,6 +31,9 @@ HARMLESS = frozenset({"note", "evaluate", "save_checkpoint"})
 
 NOT_THE_COURSE = HARMLESS | {"pause", "resume"}
 """Kinds after which training goes on exactly as it would have."""
+
+GOES_BACK = frozenset({"rollback", "branch", "switch_branch"})
+"""Kinds that may take the run to another state; each uses the rollbacks' budget."""
 
 DAY = 86_400.0
 
@@ -172,6 +177,10 @@ def batches_skipped(interventions: Iterable[Intervention]) -> int:
     return total
 
 
+def _goings_back(kinds: Iterable[str]) -> int:
+    return sum(kind in GOES_BACK for kind in kinds)
+
+
 def _check_budgets(
     policy: Policy, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
 ) -> Verdict | None:
@@ -183,12 +192,12 @@ def _check_budgets(
     recent = [past for past in history if situation.executed - past.executed < 1000]
     acted_today = sum(_counts(past.kinds) for past in today)
     acted_recently = sum(_counts(past.kinds) for past in recent)
-    rollbacks = sum(past.kinds.count("rollback") for past in today)
+    rollbacks = sum(_goings_back(past.kinds) for past in today)
     skipped = sum(past.skipped_batches for past in today)
     ledgers = (
         ("interventions.per_1000_steps", acted_recently, 1, budget.interventions.per_1000_steps),
         ("interventions.per_day", acted_today, 1, budget.interventions.per_day),
-        ("rollbacks.per_day", rollbacks, kinds.count("rollback"), budget.rollbacks.per_day),
+        ("rollbacks.per_day", rollbacks, _goings_back(kinds), budget.rollbacks.per_day),
         (
             "skipped_batches.per_day",
             skipped,
@@ -307,13 +316,23 @@ def _missing_fact(rule: Rule, intervention: Intervention, situation: Situation) 
             return words if wanted is not False else f"not: {words}"
     if where.actor is not None and not situation.actor.startswith(where.actor):
         return f"the actor were {where.actor}"
-    if isinstance(intervention, Rollback):
-        return _missing_target(rule, intervention, situation)
-    return None
+    target = _target(intervention, situation)
+    return _missing_target(rule, target, situation) if target is not None else None
 
 
-def _missing_target(rule: Rule, rollback: Rollback, situation: Situation) -> str | None:
-    checkpoint = find_checkpoint(rollback.checkpoint, situation.checkpoints)
+def _target(intervention: Intervention, situation: Situation) -> str | None:
+    """The state that an intervention would go to; None where it stays at the present one."""
+    match intervention:
+        case Rollback() | StartBranch():
+            return intervention.checkpoint
+        case SwitchBranch():
+            return situation.capabilities.branches.get(intervention.name)
+        case _:
+            return None
+
+
+def _missing_target(rule: Rule, target: str, situation: Situation) -> str | None:
+    checkpoint = find_checkpoint(target, situation.checkpoints)
     if checkpoint is None:
         return "the checkpoint existed"
     if rule.where.target == "good" and not checkpoint.good:

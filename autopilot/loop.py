@@ -82,11 +82,13 @@ class Autopilot:
         events = self.run.events(self.seen_seq, wait=self._patience(wait))
         if events:
             self.seen_seq = events[-1].seq
-        if any(event.kind == "run_ended" for event in events):
+        if self._run_is_over(events):
             self.ended = True
             self._withdraw_all("the run has ended")
             self._thinking.close()
             return events
+        if self._thinking.explains and any(event.kind == "guidance" for event in events):
+            self._considered.clear()  # whoever reads is asked again, with what it was told
         self._follow_up(events)
         self._conclude()
         for episode in self.run.episodes():
@@ -94,6 +96,15 @@ class Autopilot:
                 self._consider(episode)
         self.run.heartbeat(self.seen_seq, consultations=self._thinking.consultations())
         return events
+
+    def _run_is_over(self, events: Sequence[Event]) -> bool:
+        """Whether the run has ended, and no later process goes on with it."""
+        if not any(event.kind == "run_ended" for event in events):
+            return False
+        try:
+            return self.run.info().status in ("ended", "failed")
+        except Unreachable:
+            return True
 
     def _patience(self, wait: float) -> float:
         soon = self._thinking.waiting or any(c.again for c in self._considered.values())

@@ -62,6 +62,11 @@ name = "what ends or halts a run needs a person"
 kinds = ["stop", "pause", "call_action"]
 verdict = "ask"
 
+[[rules]]
+name = "what rewrites a model or leaves its course needs a person"
+kinds = ["set_module", "reset_module", "freeze", "unfreeze", "set_batch", "branch", "switch_branch"]
+verdict = "ask"
+
 [approval]
 ttl = "15m"
 on_expiry = "hold"                # nothing | hold (pause, checkpointed) | allow_reversible

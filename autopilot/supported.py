@@ -8,9 +8,12 @@ from autopilot.schema import (
     Capabilities,
     CheckpointInfo,
     Evaluate,
+    Freeze,
     Intervention,
+    ModuleInfo,
     Note,
     Pause,
+    ResetModule,
     ResetOptimizerState,
     Resume,
     RewarmLR,
@@ -18,13 +21,18 @@ from autopilot.schema import (
     SaveCheckpoint,
     Scalar,
     ScaleLR,
+    SetBatch,
     SetGradClip,
     SetKnob,
     SetLR,
+    SetModule,
     SetOptimizer,
     Setting,
     SkipBatches,
+    StartBranch,
     Stop,
+    SwitchBranch,
+    Unfreeze,
 )
 
 LAST_GOOD = "last_good"
@@ -63,6 +71,15 @@ def check_supported(
             return "set_lr 'plan': this run declared no plan; use 'schedule' or a number"
         case ScaleLR() | SetLR():
             return _check_groups(intervention.groups, capabilities)
+        case SetModule() | ResetModule() | Freeze() | Unfreeze():
+            return _check_module(intervention, capabilities)
+        case SetBatch():
+            name = "accumulation"
+            return _check_value(name, intervention.accumulation, capabilities.settings, "setting")
+        case StartBranch():
+            return _check_new_branch(intervention, capabilities, tuple(checkpoints))
+        case SwitchBranch():
+            return _check_switch(intervention, capabilities)
         case (
             RewarmLR()
             | SetGradClip()
@@ -81,12 +98,90 @@ def check_supported(
 
 
 def _check_rollback(rollback: Rollback, checkpoints: tuple[CheckpointInfo, ...]) -> str | None:
-    if find_checkpoint(rollback.checkpoint, checkpoints):
+    return _check_checkpoint("rollback", rollback.checkpoint, checkpoints)
+
+
+def _check_checkpoint(
+    kind: str, reference: str, checkpoints: tuple[CheckpointInfo, ...]
+) -> str | None:
+    if find_checkpoint(reference, checkpoints):
         return None
-    if rollback.checkpoint == LAST_GOOD:
-        return "rollback: no checkpoint is known to be good yet"
+    if reference == LAST_GOOD:
+        return f"{kind}: no checkpoint is known to be good yet"
     held = ", ".join(c.id for c in checkpoints[-5:]) or "none"
-    return f"rollback: no checkpoint {rollback.checkpoint!r}; the latest are: {held}"
+    return f"{kind}: no checkpoint {reference!r}; the latest are: {held}"
+
+
+def _check_module(
+    intervention: SetModule | ResetModule | Freeze | Unfreeze, capabilities: Capabilities
+) -> str | None:
+    kind, name, frozen = intervention.kind, intervention.module, capabilities.frozen
+    if isinstance(intervention, Unfreeze):
+        if name in frozen:
+            return None
+        return f"unfreeze: {name!r} is not frozen by that name; frozen are: {_some(frozen)}"
+    module = capabilities.modules.get(name)
+    if module is None:
+        usable = [n for n, held in capabilities.modules.items() if _serves(intervention, held)]
+        return f"{kind}: no module {name!r}; {kind} can address: {_some(usable)}"
+    if not _serves(intervention, module):
+        return f"{kind}: {name} ({module.type}) {_unfit(intervention, module)}"
+    if isinstance(intervention, SetModule):
+        setting = module.settings[intervention.name]
+        return _check_setting(f"{name}.{intervention.name}", intervention.value, setting)
+    if isinstance(intervention, Freeze) and name in frozen:
+        return f"freeze: {name} is frozen already"
+    return None
+
+
+def _serves(intervention: SetModule | ResetModule | Freeze, module: ModuleInfo) -> bool:
+    match intervention:
+        case SetModule():
+            return intervention.name in module.settings
+        case ResetModule():
+            return module.resettable
+        case Freeze():
+            return module.trained > 0
+        case _:
+            assert_never(intervention)
+
+
+def _unfit(intervention: SetModule | ResetModule | Freeze, module: ModuleInfo) -> str:
+    match intervention:
+        case SetModule():
+            return f"has no setting {intervention.name!r}; it has: {_some(module.settings)}"
+        case ResetModule():
+            return "has parameters that none of its parts can draw anew, or none at all"
+        case Freeze():
+            return "has no parameters that the optimizer moves"
+        case _:
+            assert_never(intervention)
+
+
+def _some(names: Iterable[str], most: int = 8) -> str:
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more or "none"
+
+
+def _check_new_branch(
+    branch: StartBranch, capabilities: Capabilities, checkpoints: tuple[CheckpointInfo, ...]
+) -> str | None:
+    taken = capabilities.branches
+    if branch.name in taken:
+        return f"branch: there is a branch {branch.name!r} already; switch_branch goes to it"
+    if branch.checkpoint is None:
+        return None
+    return _check_checkpoint("branch", branch.checkpoint, checkpoints)
+
+
+def _check_switch(switch: SwitchBranch, capabilities: Capabilities) -> str | None:
+    states = capabilities.branches
+    if states.get(switch.name) is not None:
+        return None
+    if switch.name in states:
+        return f"switch_branch: the run is on {switch.name!r}, or no state of it is held"
+    return f"switch_branch: no branch {switch.name!r}; there are: {_some(states)}"
 
 
 def _check_groups(groups: tuple[int, ...] | None, capabilities: Capabilities) -> str | None:

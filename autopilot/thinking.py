@@ -13,6 +13,9 @@ from autopilot.schema import Consultation, Episode, NoProposal, Proposal, Propos
 
 log = logging.getLogger("autopilot.pilot")
 
+_AT_ONCE, _MOST = 150_000, 16
+"""Characters and number of consultations in one heartbeat; a run bounds what it reads."""
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -52,6 +55,7 @@ class Thinking:
         self._question: Future[Thought] | None = None
         self._episode: str | None = None
         self._to_review: deque[Callable[[], Thought]] = deque()
+        self._asked: deque[Consultation] = deque()
 
     @property
     def busy(self) -> bool:
@@ -91,8 +95,17 @@ class Thinking:
         return thought
 
     def consultations(self) -> tuple[Consultation, ...]:
-        """What models were asked since the last call."""
-        return tuple(self._model.consultations()) if self._model is not None else ()
+        """What models were asked, oldest first: as much as a run takes at once, the rest later."""
+        if self._model is not None:
+            self._asked.extend(self._model.consultations())
+        taken: list[Consultation] = []
+        room = _AT_ONCE
+        while self._asked and len(taken) < _MOST:
+            room -= len(self._asked[0].model_dump_json())
+            if taken and room < 0:
+                break
+            taken.append(self._asked.popleft())
+        return tuple(taken)
 
     def close(self) -> None:
         """Ask nothing more; what is under way is left to end by itself."""

@@ -44,6 +44,9 @@ class Side:
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return (CheckpointInfo(id="c1", step=1, branch="main", kind="snapshot", good=False),)
 
+    def in_force(self) -> None:
+        return None
+
     def phases(self) -> frozenset[str]:
         return frozenset()
 

@@ -25,6 +25,8 @@ from autopilot.schema import (
     Usage,
     Window,
 )
+from autopilot.schema.consultations import Session
+from autopilot.thinking import Thinking
 from autopilot.window import build_window
 from autopilot_agents.consult import RulesAndModel
 from autopilot_agents.rules import RuleAgent
@@ -220,6 +222,23 @@ def test_what_was_spent_is_known_to_the_next_process_and_forgotten_after_a_day(
     again.clock.time += 24 * 3600 + 1
     assert again.plane.info().llm_usd_spent == 0.0
     again.plane.close()
+
+
+def test_long_sessions_go_to_the_run_in_several_heartbeats_and_none_is_lost() -> None:
+    class Talkative(Model):
+        def consultations(self) -> Sequence[Consultation]:
+            return [
+                consultation(text=f"{i}", session=Session(max_lookups=0, window="w" * 60_000))
+                for i in range(5)
+            ] if self.asked == 0 else []  # fmt: skip
+
+    model = Talkative(declines())
+    thinking = Thinking(model, apart=False)
+    first = thinking.consultations()
+    model.asked = 1
+    rest = [thinking.consultations() for _ in range(3)]
+    assert [one.text for batch in (first, *rest) for one in batch] == ["0", "1", "2", "3", "4"]
+    assert len(first) == 2
 
 
 # --- rules and a model together -----------------------------------------------------------------

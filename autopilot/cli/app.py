@@ -8,6 +8,8 @@ import typer
 from autopilot import __version__
 from autopilot.cli import (
     act,
+    ask,
+    branches,
     demo,
     evaluate,
     fly,
@@ -20,6 +22,7 @@ from autopilot.cli import (
     replay,
     report,
     scorecard,
+    tell,
 )
 from autopilot.errors import AutopilotError, Unreachable
 
@@ -59,9 +62,12 @@ demo.register(app)
 fly.register(app)
 look.register(app)
 act.register(app)
+tell.register(app)
 replay.register(app)
 recordings.register(app)
 report.register(app)
+ask.register(app)
+branches.register(app)
 llm.register(app)
 mcp.register(app)
 evaluate.register(app)

@@ -13,14 +13,18 @@ from typing import Annotated
 
 import typer
 
+from autopilot.cli.exactness import checked
 from autopilot.cli.output import Json, RunArgument, console
+from autopilot.cli.restarts import Restarting
 from autopilot.client import HttpRun, connect
 from autopilot.console.approver import TerminalApprover
-from autopilot.errors import AutopilotError, BadInput, Unreachable
+from autopilot.errors import AutopilotError, BadInput, JournalError, Unreachable
+from autopilot.journal import Journal
 from autopilot.launch import Launched, launch
 from autopilot.loop import Autopilot
 from autopilot.policy import parse_policy, read_policy
 from autopilot.ports import Agent
+from autopilot.recording.journaled import JOURNAL_FILE
 from autopilot.schema import Event
 
 AgentOption = Annotated[
@@ -60,13 +64,34 @@ def run(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where the run is recorded.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --run-dir, from its checkpoint."),
+    ] = False,
+    restarts: Annotated[
+        int,
+        typer.Option("--restarts", min=0, help="Restart a process that fails, so many times."),
+    ] = 0,
+    check_exact: Annotated[
+        bool,
+        typer.Option("--check-exact", help="Only find out whether going back is exact here."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Start a training process, pilot it, take approvals in this terminal.
 
     Its script opens a Session; everything it prints comes through. Ends with its exit code.
     With --json the journal comes as JSON lines on standard error.
+
+    A process that was killed is gone on with by --resume, and by itself with --restarts: from the
+    newest sound checkpoint that Session(checkpoint_every=…) wrote. A failure that comes twice at
+    the same step is not tried a third time.
+
+    --check-exact trains a few steps, goes back, and trains them again: it says which tensor differs
+    first, ends with 1 where one does, and the run ends there.
     """
+    if resume and run_dir is None:
+        raise BadInput("--resume: name the run's directory with --run-dir")
     if policy is not None:
         read_policy(policy)
     chosen = _Chosen(agent, model, base_url)
@@ -74,15 +99,25 @@ def run(
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = run_dir or Path("runs") / f"run-{stamp}"
     _check_writable(folder)
-    launched = launch(command, run_dir=folder, policy=policy, wait_for_pilot=_PILOT_LIMIT)
-    with _signals_to(launched):
-        try:
-            if launched.wait_until_up(_START_LIMIT):
-                _pilot(launched, chosen, json)
-        except AutopilotError as error:
-            words = f"autopilot: the pilot stopped: {error}; training goes on"
-            print(words, file=sys.stderr)
-        code = launched.exit_code()
+    if check_exact:
+        raise typer.Exit(checked(command, folder, policy, json))
+    restarting, told = Restarting(restarts), 0
+    while True:
+        launched = launch(
+            command, run_dir=folder, policy=policy, wait_for_pilot=_PILOT_LIMIT, resume=resume
+        )
+        with _signals_to(launched) as asked_to_end:
+            try:
+                if launched.wait_until_up(_START_LIMIT):
+                    told = _pilot(launched, chosen, json, told)
+            except AutopilotError as error:
+                words = f"autopilot: the pilot stopped: {error}; training goes on"
+                print(words, file=sys.stderr)
+            code = launched.exit_code()
+            told = _tell_rest(folder, json, told)
+            if asked_to_end or not restarting.after(code, folder):
+                break
+        resume = True
     if code == 0 and not (folder / "run.json").exists():
         print("autopilot: the command opened no Session; nothing was piloted", file=sys.stderr)
     raise typer.Exit(code)
@@ -127,15 +162,15 @@ class _Chosen:
         return make_agent(self.name, Terms(self.model, self.base_url, run, policy))
 
 
-def _pilot(launched: Launched, chosen: _Chosen, json: bool) -> None:
-    """Pilot until the run ends."""
+def _pilot(launched: Launched, chosen: _Chosen, json: bool, told: int) -> int:
+    """Pilot until the run ends; tells of events after that one, and returns the last told."""
     with launched.connect("agent", chosen.name) as live, contextlib.ExitStack() as stack:
         agent = chosen.make(live)
         approver = None
         if not json and sys.stdin.isatty():
             operator = stack.enter_context(launched.connect("operator", "terminal"))
             approver = _approver(operator, stack)
-        _fly(Autopilot(live, agent, approver, apart=True), json)
+        return _fly(Autopilot(live, agent, approver, apart=True), json, told)
 
 
 def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprover:
@@ -144,12 +179,26 @@ def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprove
     return approver
 
 
-def _fly(autopilot: Autopilot, json: bool) -> None:
+def _fly(autopilot: Autopilot, json: bool, told: int = 0) -> int:
     while not autopilot.ended:
         try:
-            _tell(autopilot.look(wait=5.0), json)
+            events = [event for event in autopilot.look(wait=5.0) if event.seq > told]
         except Unreachable:
-            return
+            break
+        _tell(events, json)
+        told = events[-1].seq if events else told
+    return told
+
+
+def _tell_rest(folder: Path, json: bool, told: int) -> int:
+    """Tell what the pilot did not live to see: a process that is gone answers nobody."""
+    try:
+        with Journal.read(folder / JOURNAL_FILE) as journal:
+            events = journal.events(told)
+    except JournalError:
+        return told
+    _tell(events, json)
+    return events[-1].seq if events else told
 
 
 def _tell(events: Sequence[Event], json: bool) -> None:
@@ -177,19 +226,24 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _signals_to(launched: Launched) -> Iterator[None]:
+def _signals_to(launched: Launched) -> Iterator[list[int]]:
     """Pass a request to end on to the training process, and wait for it to end by itself.
 
     Ctrl-C reaches it without our help: it is in the terminal's foreground like us.
+
+    Yields:
+        The signals that came so far.
     """
+    came: list[int] = []
 
     def forward(number: int, frame: types.FrameType | None) -> None:
+        came.append(number)
         if number != signal.SIGINT and launched.process.poll() is None:
             launched.process.send_signal(number)
 
     before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

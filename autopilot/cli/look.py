@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from autopilot.cli.output import Json, RunArgument, console, print_json
-from autopilot.client import connect
+from autopilot.client import HttpRun, connect
 from autopilot.errors import NotARun, Unreachable
 from autopilot.schema import Event
 
@@ -46,7 +46,7 @@ def _last_status(folder: Path, json: bool) -> None:
 
     end = read_end(folder)
     if json:
-        names = ("name", "run_id", "status", "reason", "step", "branch")
+        names = ("name", "run_id", "status", "reason", "step", "branch", "guidance")
         identity = {name: getattr(end, name) for name in names}
         print_json({"run": identity, "episodes": end.episodes, "proposals": end.proposals})
         return
@@ -97,5 +97,13 @@ def _events(run: str, follow: bool) -> Iterator[Event]:
                 seq = events[-1].seq
             elif not follow:
                 return
-            if any(event.kind == "run_ended" for event in events):
+            if any(event.kind == "run_ended" for event in events) and _is_over(live):
                 return
+
+
+def _is_over(live: HttpRun) -> bool:
+    """Whether no later process goes on with the run."""
+    try:
+        return live.info().status in ("ended", "failed")
+    except Unreachable:
+        return True

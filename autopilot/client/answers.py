@@ -33,6 +33,7 @@ _ERRORS: dict[str, type[AutopilotError]] = {
     "bad-input": BadInput,
     "journal": JournalError,
     "unreachable": Unreachable,
+    "too-many-requests": Unreachable,
 }
 _BY_STATUS: dict[int, type[AutopilotError]] = {
     401: Forbidden,

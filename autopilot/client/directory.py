@@ -34,7 +34,7 @@ def connect(run: str, role: Role, name: str) -> HttpRun:
     token = token or _document(folder / "tokens.json", BadInput).get(role)
     if not isinstance(token, str):
         raise BadInput(f"{folder / 'tokens.json'}: holds no token for the role {role}")
-    return HttpRun(url, token, name=name)
+    return HttpRun(url, token, name=name, folder=folder)
 
 
 def _document(path: Path, failure: type[BadInput]) -> dict[str, Any]:

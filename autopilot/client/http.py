@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from tenacity import (
 
 from autopilot.client.address import endpoint
 from autopilot.client.answers import read_as, refusal, why
+from autopilot.client.trust import trusted
 from autopilot.errors import BadInput, NotARun, Unreachable
 from autopilot.schema import (
     CheckpointInfo,
@@ -28,6 +30,7 @@ from autopilot.schema import (
     Episode,
     Event,
     Finding,
+    Guidance,
     Intervention,
     NoProposal,
     Number,
@@ -47,6 +50,7 @@ _finding = TypeAdapter(Finding)
 _checkpoints = TypeAdapter(list[CheckpointInfo])
 _records = TypeAdapter(list[ProposalRecord])
 _record = TypeAdapter(ProposalRecord)
+_guidance = TypeAdapter(Guidance)
 _numbers = TypeAdapter(dict[str, Number])
 _curves = TypeAdapter(dict[str, list[tuple[int, Number]]])
 
@@ -64,6 +68,7 @@ class HttpRun:
         attempts: How often a request is sent before the run counts as unreachable.
         timeout: Seconds to wait for an answer.
         transport: Instead of the network.
+        folder: The run's directory, where it was found by that.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class HttpRun:
         attempts: int = 4,
         timeout: float = 10.0,
         transport: httpx2.BaseTransport | None = None,
+        folder: Path | None = None,
     ) -> None:
         base, socket = endpoint(url)
         self.url = url.rstrip("/")
+        self.folder = folder
         self._attempts = attempts
         self._timeout = timeout
         if not re.fullmatch(r"[\x21-\x7e]+", token):
@@ -90,6 +97,7 @@ class HttpRun:
             },
             timeout=timeout,
             transport=httpx2.HTTPTransport(uds=socket) if socket else transport,
+            verify=trusted(),
             trust_env=False,  # a proxy from the environment has no business on loopback
         )
 
@@ -197,6 +205,14 @@ class HttpRun:
         """Journal what an outside detector found; it counts as a claim."""
         unset = {"id", "episode", "claimed_by"}
         return self._post("/v1/findings", _finding, finding.model_dump(exclude=unset))
+
+    def tell(self, text: str) -> Guidance:
+        """Give whoever pilots an operator's guidance; the same words again change nothing."""
+        return self._post("/v1/guidance", _guidance, {"text": text})
+
+    def withdraw(self, guidance_id: str) -> Guidance:
+        """Take guidance back."""
+        return self._post(f"/v1/guidance/{_part(guidance_id)}/withdraw", _guidance)
 
     def heartbeat(
         self,

@@ -18,7 +18,7 @@ from autopilot.console.words import (
     sparkline,
 )
 from autopilot.recording import EndedRun
-from autopilot.schema import Episode, Event, ProposalRecord, Row, RunInfo, metrics
+from autopilot.schema import Episode, Event, Guidance, ProposalRecord, Row, RunInfo, metrics
 
 _STYLE = {
     "finding": "yellow",
@@ -27,6 +27,7 @@ _STYLE = {
     "no_proposal": "dim cyan",
     "consultation": "dim cyan",
     "approval": "magenta",
+    "guidance": "magenta",
     "applied": "bold green",
     "receipt": "green",
     "canary": "green",
@@ -80,6 +81,7 @@ def status_view(
     table.add_row("pilot", words)
     breaker = "; BREAKER OPEN, everything asks" if info.breaker_open else ""
     table.add_row("policy", f"{info.autonomy}{breaker} ({info.policy_digest})")
+    _add_guidance(table, info.guidance)
     _add_matters(table, episodes, proposals)
     for fault in info.faults:
         table.add_row("fault", Text(clean(fault), style="red"))
@@ -92,6 +94,7 @@ def ended_view(run: EndedRun) -> RenderableType:
     state = f"{run.status} at step {run.step}, branch {run.branch}: {run.reason}"
     table.add_row("state", Text(clean(state)))
     table.add_row("loss", _course(run.rows))
+    _add_guidance(table, run.guidance)
     _add_matters(table, run.episodes, run.proposals)
     return Panel(table, title=Text(clean(run.name)), title_align="left")
 
@@ -120,6 +123,13 @@ def _add_matters(
     for record in proposals[-5:]:
         what = interventions_words(record.proposal.interventions)
         table.add_row(record.id, Text(f"{record.status}: {what} ({record.actor})"))
+
+
+def _add_guidance(table: Table, guidance: Iterable[Guidance]) -> None:
+    """What operators told the agents."""
+    for said in guidance:
+        words = f"“{clean(said.text)}” ({said.actor}, step {said.step})"
+        table.add_row(f"guidance {said.id}", Text(words))
 
 
 def _in_force(info: RunInfo) -> str:

@@ -33,13 +33,16 @@ def parse_values(pairs: Sequence[str]) -> dict[str, object]:
 def make_intervention(kind: str, values: dict[str, object]) -> Intervention:
     """An intervention from its kind and values.
 
+    >>> make_intervention("freeze", parse_values(["module=2"]))
+    Freeze(kind='freeze', module='2')
+
     Raises:
         BadInput: There is no such kind, or a value is not what it takes.
     """
     if kind not in INTERVENTION_TYPES:
         raise BadInput(f"{kind}: no such intervention; known: {', '.join(INTERVENTION_TYPES)}")
     try:
-        return intervention_adapter.validate_python({"kind": kind, **values})
+        return intervention_adapter.validate_python({"kind": kind, **_names(kind, values)})
     except ValidationError as error:
         problem = error.errors()[0]
         name, *inside = problem["loc"][1:] or ("",)
@@ -50,6 +53,16 @@ def make_intervention(kind: str, values: dict[str, object]) -> Intervention:
         given = problem.get("input")
         shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
         raise BadInput(f"{kind}: {place}: {problem['msg']}{shown}") from error
+
+
+def _names(kind: str, values: dict[str, object]) -> dict[str, object]:
+    """The values, with numbers where only text is taken as that: modules may be named 0, 1, 2."""
+    fields = INTERVENTION_TYPES[kind].model_fields
+    text = {name for name, field in fields.items() if field.annotation in (str, str | None)}
+    return {
+        name: str(value) if name in text and type(value) is int else value
+        for name, value in values.items()
+    }
 
 
 def with_values(intervention: Intervention, pairs: Sequence[str]) -> Intervention:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from autopilot.schema import Consultation, Event, Intervention, ProposalRecord, Receipt
+from autopilot.schema import Consultation, Event, Guidance, Intervention, ProposalRecord, Receipt
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -109,6 +109,8 @@ def event_words(event: Event) -> tuple[str, str] | None:
         case "no_proposal":
             said = body["no_proposal"]
             return f"no proposal ({said['kind']})", clean(said["reason"])
+        case "guidance":
+            return _guidance_words(Guidance.model_validate(body["guidance"]))
         case "consultation":
             return _consultation_words(Consultation.model_validate(body["consultation"]))
         case "status":
@@ -134,6 +136,12 @@ def event_words(event: Event) -> tuple[str, str] | None:
             return "pilot silent", clean(str(body.get("pilot", "")))
         case "rows_sealed" | "capabilities":
             return None
+
+
+def _guidance_words(said: Guidance) -> tuple[str, str]:
+    if said.withdrawn_by is not None:
+        return f"guidance {said.id} withdrawn by {said.withdrawn_by}", ""
+    return f"guidance {said.id} by {said.actor}", f"“{clean(said.text)}”"
 
 
 def _consultation_words(asked: Consultation) -> tuple[str, str]:

@@ -38,6 +38,13 @@ class TrainingSide(Protocol):
         """Phases the run is in that a policy may call quiet."""
         ...
 
+    def in_force(self) -> dict[str, Any] | None:
+        """What interventions have put in force, complete enough to go on with after a crash.
+
+        JSON-able; None where the side keeps no such thing.
+        """
+        ...
+
 
 @dataclass
 class Core:
@@ -73,13 +80,19 @@ class Core:
         self.recorder.write(kind, actor, body, step=here.step, branch=here.branch)
 
     def write_record(
-        self, kind: EventKind, record: ProposalRecord, *, actor: str, key: str | None = None
+        self, kind: EventKind, record: ProposalRecord, *, actor: str, **more: Any
     ) -> None:
-        """Journal a proposal as it now stands; the ledger is rebuilt from these."""
-        body: dict[str, Any] = {"record": record.model_dump(mode="json")}
-        if key is not None:
-            body["key"] = key
-        self.write(kind, actor, body)
+        """Journal a proposal as it now stands; the ledger is rebuilt from these.
+
+        Args:
+            kind: What became of it.
+            record: It.
+            actor: Who brought that about.
+            **more: What else the event says, where it says anything: the client's ``key``, what
+                is ``in_force``.
+        """
+        said = {name: value for name, value in more.items() if value is not None}
+        self.write(kind, actor, {"record": record.model_dump(mode="json"), **said})
 
     def note_episode(self, episode: Episode) -> None:
         """An episode began or changed."""

@@ -21,7 +21,9 @@ from autopilot.schema import (
     Row,
 )
 
-_NOTHING_TO_WATCH = HARMLESS | {"pause", "resume", "stop", "call_action"}
+_NOTHING_TO_WATCH = HARMLESS | {
+    "pause", "resume", "stop", "call_action", "branch", "switch_branch"
+}  # fmt: skip
 
 _CLOSELY = 50
 """Steps after an intervention in which a relapse should be seen without delay."""
@@ -79,12 +81,26 @@ class Flight:
         for record in self._core.ledger.all():
             if record.status == "queued":
                 self._drop(record, "expired", "the process ended before it was applied")
+            elif record.status == "pending":
+                self._drop(record, "expired", "the process ended before anybody answered")
             elif record.receipt is not None and record.receipt.proven is None:
                 receipt = record.receipt.model_copy(update={"proven": False})
                 reason = "the process ended before it was read back"
                 changes = {"receipt": receipt, "reason": reason}
-                self._core.write_record(
-                    "receipt", self._core.ledger.update(record.id, **changes), actor=SYSTEM
+                record = self._core.ledger.update(record.id, **changes)
+                self._core.write_record("receipt", record, actor=SYSTEM)
+            if record.status == "applied" and record.canary and record.canary_result is None:
+                watch = Watch(record.id, record.proposal.episode, record.canary, None, 0)
+                result = watch.superseded(self._core.observation.step, "the end of the process")
+                assert result is not None, "it has a canary"
+                self._settle(watch, result)
+            if _is_on_lease(record):
+                self._watches[record.id] = Watch(
+                    proposal=record.id,
+                    episode=record.proposal.episode,
+                    canary=None,
+                    lease_steps=record.proposal.lease_steps,
+                    executed_at=self._core.observation.executed,
                 )
 
     def _drop(self, record: ProposalRecord, status: str, reason: str) -> None:
@@ -107,7 +123,7 @@ class Flight:
         canary = self._canary_for(record, before)
         record = core.ledger.update(record.id, status="applied", receipt=receipt, canary=canary)
         core.ledger.note_applied(record, executed=core.observation.executed, time=core.clock.now())
-        core.write_record("applied", record, actor=record.actor)
+        core.write_record("applied", record, actor=record.actor, in_force=core.side.in_force())
         if record.reverts is not None:
             reverted = core.ledger.update(
                 record.reverts, status="reverted", reason=record.proposal.rationale
@@ -261,6 +277,12 @@ class Flight:
             return False
         self.hold = None
         return True
+
+
+def _is_on_lease(record: ProposalRecord) -> bool:
+    """It is in force, and nobody has confirmed it; who does says so in its reason."""
+    in_force = record.status in ("applied", "kept") and not record.reason
+    return in_force and record.proposal.lease_steps is not None
 
 
 def _back_without_the_change(record: ProposalRecord) -> tuple[Intervention, ...] | None:

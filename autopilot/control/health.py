@@ -56,13 +56,15 @@ class Health:
             for checkpoint in sorted(checkpoints, key=lambda c: (c.step, c.id))
         )
 
-    def _is_good(self, checkpoint: CheckpointInfo, lineage: dict[str, int], step: int) -> bool:
+    def is_sound(self, checkpoint: CheckpointInfo, lineage: dict[str, int]) -> bool:
+        """Whether it lies on the present course, and no sickness that is known reaches into it.
+
+        Less than good: nobody need have seen yet that healthy steps followed.
+        """
         if checkpoint.step == 0:
             return True
         last = lineage.get(checkpoint.branch)
         if last is None or checkpoint.step > last:
-            return False
-        if step - checkpoint.step < HEALTHY_STEPS:
             return False
         for sickness in self._sick.values():
             if sickness.branch not in lineage or sickness.onset > lineage[sickness.branch]:
@@ -70,6 +72,13 @@ class Health:
             recovered = sickness.end is not None and checkpoint.step > sickness.end
             if not recovered and sickness.onset - checkpoint.step <= HEALTHY_STEPS:
                 return False
+        return True
+
+    def _is_good(self, checkpoint: CheckpointInfo, lineage: dict[str, int], step: int) -> bool:
+        if checkpoint.step == 0:
+            return True
+        if step - checkpoint.step < HEALTHY_STEPS or not self.is_sound(checkpoint, lineage):
+            return False
         return checkpoint.kind == "snapshot" or self._passed_after(checkpoint)
 
     def _passed_after(self, checkpoint: CheckpointInfo) -> bool:

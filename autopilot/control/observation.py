@@ -2,11 +2,12 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from autopilot.control.earlier import Earlier, episodes_of, findings_of
 from autopilot.detectors import DetectorBank
-from autopilot.schema import MAIN, Episode, Evidence, Finding, Row
+from autopilot.schema import MAIN, Episode, Event, Evidence, Finding, Row
 from autopilot.triage import Triage
 
 _RECENT_ROWS = 2048
@@ -35,8 +36,7 @@ class Observation:
         self.recent: deque[Row] = deque(maxlen=_RECENT_ROWS)
         self.findings: dict[str, Finding] = {}
         self.episodes: dict[str, Episode] = {}
-        self._bank = DetectorBank()
-        self._triage = Triage(self._bank.loss, self._bank.grad)
+        self._start_over(first_id=1)
         self._count = 0
         self._found_at = -_TROUBLED_ROWS
 
@@ -62,6 +62,36 @@ class Observation:
         self._forks[name] = (parent, fork_step)
         self._triage.branch_started(name, fork_step, self.step)
         self.branch, self.step = name, fork_step
+
+    def go_on(self, events: Sequence[Event], earlier: Earlier) -> list[Episode]:
+        """Stand where an earlier process of the run left it, and give no number of its twice.
+
+        Returns:
+            The episodes that were open: they end with the process.
+        """
+        forks = [b for b in earlier.branches if b.parent is not None and b.fork_step is not None]
+        self._forks = {b.name: (str(b.parent), int(b.fork_step or 0)) for b in forks}
+        self.branch, self.step = earlier.branch, earlier.step
+        found = findings_of(events)
+        self._count = max((int((f.id or "F0")[1:]) for f in found), default=0)
+        self.findings = {f.id or "": f for f in found[-_FINDINGS_KEPT:]}
+        self.episodes = {episode.id: episode for episode in episodes_of(events)}
+        return self.process_ended()
+
+    def process_ended(self) -> list[Episode]:
+        """What the detectors had learned is gone with the process that they were in.
+
+        Returns:
+            The episodes that were open: they end with it.
+        """
+        self._start_over(first_id=1 + len(self.episodes))
+        left_open = [e.model_copy(update={"status": "closed"}) for e in self.open_episodes()]
+        self.episodes.update((episode.id, episode) for episode in left_open)
+        return left_open
+
+    def _start_over(self, first_id: int) -> None:
+        self._bank = DetectorBank()
+        self._triage = Triage(self._bank.loss, self._bank.grad, first_id=first_id)
 
     @property
     def troubled(self) -> bool:

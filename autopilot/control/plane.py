@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 from autopilot.control.core import SYSTEM, Core, TrainingSide
 from autopilot.control.desk import Desk
+from autopilot.control.earlier import Earlier, earlier_run
 from autopilot.control.flight import Flight, Hold
+from autopilot.control.guidance import Advice
 from autopilot.control.observation import Observation, Sighting
 from autopilot.control.pilots import Pilots
 from autopilot.control.published import Published
@@ -31,6 +33,7 @@ from autopilot.schema import (
     Episode,
     Event,
     Finding,
+    Guidance,
     Intervention,
     NoProposal,
     Proposal,
@@ -95,18 +98,49 @@ class ControlPlane:
         self._started = clock.now()
         self._pilots = Pilots(self._core)
         self._published = Published(self._core)
+        self._advice = Advice(self._core)
         self.steps = steps
 
     # --- the training thread --------------------------------------------------------------------
 
-    def start(self, body: dict[str, Any]) -> None:
-        """Journal that the run begins, or goes on in a new process."""
+    def start(self, body: dict[str, Any]) -> Earlier | None:
+        """Journal that the run begins, or goes on in a new process.
+
+        Returns:
+            Where the earlier process left it, if there was one.
+        """
         with self._lock:
-            earlier = self._core.recorder.events(0, limit=1_000_000)
-            self._core.ledger.restore(earlier)
-            self._core.failed_canaries = _failed_canaries(earlier)
-            self._core.write("run_started", SYSTEM, body)
+            core = self._core
+            events = core.recorder.events(0, limit=1_000_000)
+            core.ledger.restore(events)
+            self._advice.restore(events)
+            core.failed_canaries = _failed_canaries(events)
+            earlier = earlier_run(core.recorder.journal, events)
+            left_open = self._go_on(events, earlier) if earlier is not None else []
+            core.write("run_started", SYSTEM, body)
+            for episode in left_open:
+                core.note_episode(episode)
             self._flight.abandon()
+            return earlier
+
+    def _go_on(self, events: Sequence[Event], earlier: Earlier) -> list[Episode]:
+        core = self._core
+        for event in events:
+            if event.kind == "episode":
+                core.health.note_episode(Episode.model_validate(event.body["episode"]))
+            elif event.kind == "evaluation" and VAL_LOSS in event.body["values"]:
+                held_out = float(event.body["values"][VAL_LOSS])
+                core.health.note_evaluation(event.branch, event.step, held_out)
+        core.state_version = 1 + sum(event.kind in ("applied", "run_started") for event in events)
+        return core.observation.go_on(events, earlier)
+
+    def sound(self, checkpoints: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
+        """Those on the present course that no known sickness reaches into, newest last."""
+        with self._lock:
+            core = self._core
+            course = core.observation.course()
+            kept = [c for c in checkpoints if core.health.is_sound(c, course)]
+            return sorted(kept, key=lambda c: c.step)
 
     @property
     def attentive(self) -> bool:
@@ -137,6 +171,11 @@ class ControlPlane:
             self._core.recorder.start_branch(name, parent, fork_step, SYSTEM)
             self._core.observation.start_branch(name, parent, fork_step)
 
+    def branches(self) -> list[str]:
+        """Names of all branches, in the order in which they began."""
+        with self._lock:
+            return [branch.name for branch in self._core.recorder.journal.branches()]
+
     def applied(self, receipt: Receipt) -> None:
         """A command is in force."""
         with self._lock:
@@ -165,8 +204,8 @@ class ControlPlane:
         with self._lock:
             self._core.write("reflex", f"reflex:{reflex}", body)
 
-    def note(self, kind: Literal["checkpoint", "evaluation"], body: dict[str, Any]) -> None:
-        """A checkpoint was written, an evaluation was run."""
+    def note(self, kind: Literal["checkpoint", "evaluation", "note"], body: dict[str, Any]) -> None:
+        """A checkpoint was written, an evaluation was run, there is something to remark."""
         with self._lock:
             self._drain()
             self._core.write(kind, SYSTEM, body)
@@ -253,6 +292,7 @@ class ControlPlane:
                 llm_usd_per_day=core.policy.budget.llm_usd.per_day,
                 llm_usd_spent=core.ledger.llm_usd(core.clock.now()),
                 pilot=self._pilots.latest(),
+                guidance=self._advice.in_force(),
                 last_values=dict(here.last_values),
                 faults=tuple(core.recorder.faults[-20:]),
             )
@@ -406,6 +446,18 @@ class ControlPlane:
             self._pilots.hear(actor, seen_seq, no_proposal, consultations)
             if self._flight.release():
                 self._changed.notify_all()
+
+    def tell(self, text: str, *, actor: str) -> Guidance:
+        """Take an operator's guidance for whoever pilots."""
+        with self._lock:
+            self._drain()
+            return self._advice.tell(text, actor)
+
+    def withdraw(self, guidance_id: str, *, actor: str) -> Guidance:
+        """Take guidance back."""
+        with self._lock:
+            self._drain()
+            return self._advice.withdraw(guidance_id, actor)
 
     def reset_breaker(self, *, actor: str) -> None:
         """Let proposals be judged by the rules again after failed canaries."""

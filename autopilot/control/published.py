@@ -20,7 +20,8 @@ class Published:
     def check(self) -> None:
         """Journal what is offered, if that is due and changed in more than values in force.
 
-        Of a knob's value only whether it stands at its default counts.
+        Of a knob's value only whether it stands at its default counts, of a branch whether a
+        state of it is held.
         """
         core, now = self._core, self._core.clock.now()
         if now < self._due:
@@ -41,4 +42,5 @@ def _shape(offered: Capabilities) -> Capabilities:
         name: knob.model_copy(update={"value": knob.value == knob.default})
         for name, knob in offered.knobs.items()
     }
-    return offered.model_copy(update={"settings": {}, "knobs": knobs})
+    held = {name: state and "held" for name, state in offered.branches.items()}
+    return offered.model_copy(update={"settings": {}, "knobs": knobs, "branches": held})

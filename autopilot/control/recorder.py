@@ -1,6 +1,7 @@
 """Writes what happens into the journal, and keeps the run going when the journal cannot."""
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 from threading import Condition
 from typing import Any
@@ -45,7 +46,7 @@ class Recorder:
         now = self._clock.now()
         try:
             self.journal.append(kind, step=step, branch=branch, actor=actor, body=body, time=now)
-        except JournalError as error:
+        except (JournalError, sqlite3.Error, OSError) as error:
             self._fall_back(error)
             self.journal.append(kind, step=step, branch=branch, actor=actor, body=body, time=now)
         self._changed.notify_all()
@@ -58,7 +59,7 @@ class Recorder:
             if now - self._flushed_at >= _FLUSH_EVERY:
                 self._flushed_at = now
                 self.journal.flush()
-        except JournalError as error:
+        except (JournalError, sqlite3.Error, OSError) as error:
             self._fall_back(error)
             self.journal.append_rows(rows)
 
@@ -66,7 +67,7 @@ class Recorder:
         """Enter a new branch."""
         try:
             self._start_branch(name, parent, fork_step, actor)
-        except JournalError as error:
+        except (JournalError, sqlite3.Error, OSError) as error:
             self._fall_back(error)
             self._start_branch(name, parent, fork_step, actor)
         self._changed.notify_all()
@@ -83,7 +84,7 @@ class Recorder:
         """Flush, seal and close; a journal that cannot be is reported, not raised."""
         try:
             self.journal.close()
-        except JournalError as error:
+        except (JournalError, sqlite3.Error, OSError) as error:
             self.fault(f"journal not closed cleanly: {error}")
 
     def fault(self, text: str) -> None:
@@ -91,7 +92,7 @@ class Recorder:
         self.faults.append(text)
         log.error("%s", text)
 
-    def _fall_back(self, error: JournalError) -> None:
+    def _fall_back(self, error: Exception) -> None:
         self.fault(f"the journal cannot be written ({error}); recording goes on in memory only")
         if self._lost is None:
             self._lost = self.journal

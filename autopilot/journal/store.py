@@ -1,6 +1,7 @@
 """The SQLite file beneath a journal: its tables, its opening, the lock of its one writer."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from autopilot.errors import JournalError
+from autopilot.errors import JournalBusy, JournalError
 from autopilot.schema import SCHEMA_VERSION
 
 MEMORY = ":memory:"
@@ -104,7 +105,8 @@ def open_readable(path: str) -> sqlite3.Connection:
 class WriterLock:
     """Held by the one process that writes a journal; gone with that process, however it ends.
 
-    A POSIX record lock and not ``flock``: forked data workers must not keep it alive.
+    A POSIX record lock and not ``flock``: forked data workers must not keep it alive. The file
+    holds the process's number, for whoever finds it locked.
     """
 
     def __init__(self, path: str) -> None:
@@ -116,8 +118,14 @@ class WriterLock:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            holder = os.read(fd, 20).decode(errors="replace").strip()
             os.close(fd)
-            raise JournalError(f"cannot open journal {path}: another process writes it") from error
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise JournalError(f"cannot lock journal {path}: {error.strerror}") from error
+            who = f"process {holder}" if holder.isdigit() else "another process"
+            raise JournalBusy(f"cannot open journal {path}: {who} writes it") from error
+        os.ftruncate(fd, 0)
+        os.write(fd, str(os.getpid()).encode())
         self._fd = fd
 
     def release(self) -> None:

@@ -122,6 +122,12 @@ class Journal(JournalReader):
         return self._hash
 
     @property
+    def last_row(self) -> tuple[str, int]:
+        """Branch and step of the newest row; the first branch and 0 where there is none."""
+        step, branch, _ = self._last_row
+        return branch, step
+
+    @property
     def row_count(self) -> int:
         return self._row_id
 
@@ -322,10 +328,11 @@ class Journal(JournalReader):
         )
         self._branches = {branch.name: branch for branch in super().branches()}
         sealed = self._db.execute(
-            "SELECT body FROM events WHERE kind = 'rows_sealed' ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-        self._row_id = json.loads(sealed[0])["last"] if sealed else 0
-        self._last_row = (0, MAIN, 0.0)
+            "SELECT step, branch, time, body FROM events WHERE kind = 'rows_sealed'"
+            " ORDER BY seq DESC LIMIT 1"
+        ).fetchone() or (0, MAIN, 0.0, '{"last": 0}')
+        self._last_row = sealed[:3]
+        self._row_id = json.loads(sealed[3])["last"]
         self._block = Block(self._row_id + 1)
         self._page = None
         for line in self._db.execute(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autopilot.journal import Journal
 from autopilot.recording.journaled import JOURNAL_FILE
-from autopilot.schema import Episode, ProposalRecord, Row
+from autopilot.schema import Episode, Guidance, ProposalRecord, Row
 
 _NO_END = "no end was journaled: the process was killed, or is gone without a word"
 _ROWS = 200
@@ -22,6 +22,7 @@ class EndedRun:
         rows: The last rows of that branch and its ancestors.
         episodes: As they last stood, those that are closed left out.
         proposals: As they last stood, in order.
+        guidance: What operators had told its agents and not withdrawn.
     """
 
     name: str
@@ -33,6 +34,7 @@ class EndedRun:
     rows: tuple[Row, ...]
     episodes: tuple[Episode, ...]
     proposals: tuple[ProposalRecord, ...]
+    guidance: tuple[Guidance, ...]
 
 
 def read_end(folder: Path) -> EndedRun:
@@ -48,6 +50,7 @@ def read_end(folder: Path) -> EndedRun:
         name, run_id = journal.name, journal.run_id
     episodes: dict[str, Episode] = {}
     proposals: dict[str, ProposalRecord] = {}
+    told: dict[str, Guidance] = {}
     status, reason = "lost", _NO_END
     for event in events:
         if event.kind == "run_ended":
@@ -55,6 +58,9 @@ def read_end(folder: Path) -> EndedRun:
         elif event.kind == "episode":
             episode = Episode.model_validate(event.body["episode"])
             episodes[episode.id] = episode
+        elif event.kind == "guidance":
+            said = Guidance.model_validate(event.body["guidance"])
+            told[said.id] = said
         elif "record" in event.body:
             record = ProposalRecord.model_validate(event.body["record"])
             proposals[record.id] = record
@@ -68,4 +74,5 @@ def read_end(folder: Path) -> EndedRun:
         rows=rows,
         episodes=tuple(e for e in episodes.values() if e.status != "closed"),
         proposals=tuple(proposals.values()),
+        guidance=tuple(said for said in told.values() if said.withdrawn_by is None),
     )

@@ -20,6 +20,7 @@ from autopilot.schema import (
     CheckpointInfo,
     Event,
     Finding,
+    Guidance,
     ProposalRecord,
     Row,
 )
@@ -128,6 +129,12 @@ class ReplayPlane(ControlPlane):
                 case "capabilities":
                     self._side.publish(Capabilities.model_validate(fact.body["capabilities"]))
                     self._core.write("capabilities", fact.actor, fact.body)
+                case "run_started":
+                    for episode in self._core.observation.process_ended():
+                        self._core.note_episode(episode)
+                case "guidance":
+                    self._advice.enter(Guidance.model_validate(fact.body["guidance"]))
+                    self._core.write("guidance", fact.actor, fact.body)
                 case "breaker":
                     if not fact.body["open"]:
                         self._core.failed_canaries = 0

@@ -104,6 +104,9 @@ class RecordedSide:
         ]
         return [*snapshots, *self._durable]
 
+    def in_force(self) -> None:
+        """Nothing: a recording is not gone on with."""
+
     def phases(self) -> frozenset[str]:
         """None: a recording does not say."""
         return frozenset()

@@ -9,7 +9,17 @@ from autopilot.recording.recorded import Fork, RecordedRun
 from autopilot.schema import MAIN, Event, EventKind, Row
 
 FACTS: frozenset[EventKind] = frozenset(
-    {"branch", "applied", "receipt", "canary", "status", "breaker", "checkpoint", "capabilities"}
+    {
+        "branch",
+        "applied",
+        "receipt",
+        "canary",
+        "status",
+        "breaker",
+        "checkpoint",
+        "capabilities",
+        "guidance",
+    }
 )
 """Kinds of event that a replay takes over; findings only where an outside detector claimed them."""
 
@@ -121,6 +131,8 @@ def _marks(events: Sequence[Event]) -> deque[_Mark]:
         if event.kind == "rows_sealed":
             sealed = int(event.body["last"])
         elif event.kind == "run_started":
+            if least or sealed or found:
+                found.append(_Mark(event, sealed, sealed))
             least = sealed
         elif _is_fact(event):
             found.append(_Mark(event, least, most))

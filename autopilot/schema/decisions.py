@@ -66,6 +66,7 @@ NoProposalKind = Literal[
     "invalid",  # a model's answer stayed unusable after every repair
     "refused",  # a model would not answer
     "budget",  # the policy's money for models is spent, or a price is unknown
+    "turns_differ",  # a replay would ask a model something else than what was recorded
 ]
 """Why an agent does not act. Every kind means the same to the run: nothing happens."""
 

@@ -15,6 +15,9 @@ Groups = tuple[Annotated[int, Field(ge=0)], ...] | None
 OptimizerSetting = Literal[
     "betas", "eps", "weight_decay", "momentum", "alpha", "dampening", "nesterov", "amsgrad"
 ]
+ModuleSetting = Literal["p", "dropout", "eps", "momentum", "negative_slope", "label_smoothing"]
+ModuleName = Annotated[str, Field(min_length=1, max_length=300)]
+"""A module of the model by its full name; only those that the run publishes are accepted."""
 
 
 class ScaleLR(Record):
@@ -98,6 +101,64 @@ class SkipBatches(Record):
     count: int = Field(ge=1, le=1_000_000)
 
 
+class SetModule(Record):
+    """Set a number that one module of the model computes with: its dropout, its epsilon."""
+
+    kind: Literal["set_module"] = "set_module"
+    module: ModuleName
+    name: ModuleSetting
+    value: float = Field(ge=0, allow_inf_nan=False)
+
+
+class ResetModule(Record):
+    """Draw a module's parameters anew, with their moments in the optimizer zeroed."""
+
+    kind: Literal["reset_module"] = "reset_module"
+    module: ModuleName
+
+
+class Freeze(Record):
+    """Keep the optimizer from moving a module's parameters, by gradient, momentum or decay."""
+
+    kind: Literal["freeze"] = "freeze"
+    module: ModuleName
+
+
+class Unfreeze(Record):
+    """Let the optimizer move the parameters of a module again that was frozen by name."""
+
+    kind: Literal["unfreeze"] = "unfreeze"
+    module: ModuleName
+
+
+class SetBatch(Record):
+    """Make an update of so many micro-batches, from the next update on that is begun."""
+
+    kind: Literal["set_batch"] = "set_batch"
+    accumulation: int = Field(ge=1, le=65_536)
+
+
+class StartBranch(Record):
+    """Go on as a new branch of that name, from here or from a checkpoint.
+
+    The branch that is left keeps its latest state and what is in force, to be switched back to.
+    """
+
+    kind: Literal["branch"] = "branch"
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")
+    checkpoint: str | None = Field(default=None, min_length=1, max_length=100)
+
+
+class SwitchBranch(Record):
+    """Go on from another branch's latest state, with what was in force on it.
+
+    The course so far stays as it was recorded: what follows is a branch of that branch.
+    """
+
+    kind: Literal["switch_branch"] = "switch_branch"
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")
+
+
 class Evaluate(Record):
     """Run the registered evaluation at the boundary."""
 
@@ -162,6 +223,13 @@ Intervention = Annotated[
     | ResetOptimizerState
     | Rollback
     | SkipBatches
+    | SetModule
+    | ResetModule
+    | Freeze
+    | Unfreeze
+    | SetBatch
+    | StartBranch
+    | SwitchBranch
     | Evaluate
     | SaveCheckpoint
     | Pause

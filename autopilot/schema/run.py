@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from autopilot.schema.base import Number, Record
+from autopilot.schema.guidance import Guidance
 from autopilot.schema.interventions import Scalar
 from autopilot.schema.signals import MAIN
 
@@ -27,6 +28,24 @@ class Setting(Record):
     description: str = ""
 
 
+class ModuleInfo(Record):
+    """A part of the model that interventions can address.
+
+    Attributes:
+        type: Its class.
+        parameters: Numbers in its parameters, those of its parts included.
+        trained: How many of them the optimizer can move.
+        resettable: Its parameters can be drawn anew.
+        settings: What can be set in it, with the value in force and the bounds.
+    """
+
+    type: str
+    parameters: int
+    trained: int
+    resettable: bool = False
+    settings: dict[str, Setting] = Field(default_factory=dict)
+
+
 class Capabilities(Record):
     """What this run truly supports; nothing else is offered or accepted.
 
@@ -35,15 +54,23 @@ class Capabilities(Record):
         settings: Values in force by name: ``lr`` (of the first group), ``lr_plan`` (what is planned
             for it without any intervention), ``lr_scheduled`` (what the scheduler says),
             ``lr_factor_min`` and ``lr_factor_max`` (in force over plan, over the groups),
-            ``grad_clip``, ``optimizer.groups`` and each hyperparameter ``optimizer.NAME``.
+            ``grad_clip``, ``optimizer.groups`` and each hyperparameter ``optimizer.NAME``;
+            ``accumulation`` where the loop accumulates as the session says.
         knobs: The script's own controls, by name.
         actions: The script's own functions: name to the names and types of its arguments.
+        modules: Parts of the model, by name.
+        frozen: Names of those that an intervention froze.
+        branches: Every branch, each with the newest state of it that is held; None where there is
+            none, or where it is the branch that the run is on.
     """
 
     interventions: tuple[str, ...] = ()
     settings: dict[str, Setting] = Field(default_factory=dict)
     knobs: dict[str, Setting] = Field(default_factory=dict)
     actions: dict[str, dict[str, str]] = Field(default_factory=dict)
+    modules: dict[str, ModuleInfo] = Field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    branches: dict[str, str | None] = Field(default_factory=dict)
     lr_plan_declared: bool = False
 
 
@@ -81,6 +108,7 @@ class RunInfo(Record):
     """Identity and present state of a run.
 
     Attributes:
+        guidance: What operators told its agents and have not withdrawn, oldest first.
         llm_usd_per_day: Dollars that the policy lets agents spend on language models in 24 hours.
         llm_usd_spent: What they spent in the last 24 hours, as far as prices are known.
     """
@@ -102,6 +130,7 @@ class RunInfo(Record):
     llm_usd_per_day: float = 0.0
     llm_usd_spent: float = 0.0
     pilot: PilotState | None = None
+    guidance: tuple[Guidance, ...] = ()
     last_values: dict[str, Number] = Field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
@@ -118,6 +147,7 @@ EventKind = Literal[
     "no_proposal",
     "consultation",
     "approval",
+    "guidance",
     "applied",
     "rejected",
     "receipt",

@@ -70,6 +70,9 @@ class Side:
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         return self.held
 
+    def in_force(self) -> None:
+        return None
+
     def phases(self) -> frozenset[str]:
         return frozenset()
 

@@ -37,6 +37,10 @@ class Tokens(Record):
                 found = role
         return found
 
+    def among(self, text: bytes) -> bool:
+        """Whether one of the tokens stands in a text that is to be shown, logged or kept."""
+        return any(getattr(self, role).encode() in text for role in RANKS)
+
 
 class Caller(NamedTuple):
     """Who sent a request: the role comes from the token, only the name from the client."""
@@ -73,6 +77,18 @@ def write_tokens(folder: str | Path, tokens: Tokens) -> Path:
             os.unlink(aside)
         raise
     return path
+
+
+def kept_tokens(folder: str | Path) -> Tokens | None:
+    """The tokens of an earlier process of the run, so that who holds one keeps it.
+
+    None where there are none, or where others than their owner could read them meanwhile.
+    """
+    try:
+        seen_by_others = (Path(folder) / TOKENS_FILE).stat().st_mode & 0o077
+        return None if seen_by_others else read_tokens(folder)
+    except (OSError, BadInput):
+        return None
 
 
 def read_tokens(folder: str | Path) -> Tokens:

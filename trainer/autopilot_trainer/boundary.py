@@ -18,6 +18,16 @@ _SNAPSHOT_SHARE = 0.0015
 _LEAST_EVERY, _MOST_EVERY = 10, 500
 _PATIENCE = 1000
 """Steps after which a value is read back even if no update was made meanwhile."""
+_MOVES = frozenset(
+    {
+        "rollback",
+        "skip_batches",
+        "branch",
+        "switch_branch",
+        "reset_module",
+        "reset_optimizer_state",
+    }
+)
 _WAIT_FOR_PILOT = "AUTOPILOT_WAIT_FOR_PILOT"
 
 
@@ -38,6 +48,8 @@ class Boundary:
 
     Args:
         adaptive: Take snapshots less often where they would cost too much.
+        checkpoint_every: Steps between durable checkpoints; 0 for none. Where there are any, one
+            more follows whatever moved the run in its data: a resume must not undo that.
         meter: Told of the time spent here: it belongs to no step.
         on_fault: Told of every fault of ours.
 
@@ -50,6 +62,7 @@ class Boundary:
         training: Training,
         *,
         adaptive: bool,
+        checkpoint_every: int,
         meter: StepMeter,
         on_fault: Callable[[str], None],
     ) -> None:
@@ -60,20 +73,28 @@ class Boundary:
         self.outstanding: list[_Outstanding] = []
         self._began: float | None = None
         self._snapshot_at = -1
+        self._checkpoint_every = checkpoint_every
+        self._saved_at = -1
+        self._moved = False
 
     def pass_through(self) -> None:
         """Do what is due before the next step; returns at once where nothing is."""
         training = self._training
         every = training.ring.every
         due = every and not training.step % every
-        if not (due or self._is_wanted()):
+        save = self._checkpoint_every and not training.step % self._checkpoint_every
+        if not (due or save or self._is_wanted()):
             return
         began = time.perf_counter()
         try:
+            if save and training.executed != self._saved_at:
+                self._save()
             if due and training.seekable and training.executed != self._snapshot_at:
                 self._take_snapshot()
             if self._is_wanted():
                 self._serve()
+            if self._moved:
+                self._save()
         except Exception as error:  # a fault of ours never reaches the loop
             self._on_fault(f"step boundary: {error!r}")
         self._meter.away += time.perf_counter() - began
@@ -98,6 +119,10 @@ class Boundary:
         plane, until = self._training.plane, time.monotonic() + limit
         while limit > 0 and plane.info().pilot is None and time.monotonic() < until:
             plane.wait(0.05)
+
+    def _save(self) -> None:
+        self._saved_at, self._moved = self._training.executed, False
+        self._training.save(None)
 
     def _take_snapshot(self) -> None:
         training = self._training
@@ -152,6 +177,9 @@ class Boundary:
             plane.rejected(command.id, f"{type(error).__name__}: {error}"[:500])
             return
         training.hooks.arm()
+        training.commands += 1
+        if self._checkpoint_every and any(i.kind in _MOVES for i in command.interventions):
+            self._moved = True
         plane.applied(receipt)
         self._supersede({check.field for check in checks} | {c.field for c in receipt.changes})
         if checks:

@@ -115,6 +115,10 @@ class CheckpointStore:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
+    def path(self, checkpoint_id: str) -> Path:
+        """The folder of a checkpoint."""
+        return self._folder / checkpoint_id
+
     def infos(self) -> list[CheckpointInfo]:
         """What is published of them, oldest first."""
         return [

@@ -11,6 +11,7 @@ import torch
 
 from autopilot.schema import Setting
 from autopilot.schema.interventions import OptimizerSetting
+from autopilot_trainer.optimizers import Trainer
 
 _NAMES: tuple[str, ...] = get_args(OptimizerSetting)
 _MAXIMUM = {
@@ -27,11 +28,15 @@ _SHAPING = frozenset({"amsgrad"})
 
 
 class Hyperparameters:
-    """Overrides of one optimizer's hyperparameters."""
+    """Overrides of an optimizer's hyperparameters: those that all of its groups have."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: Trainer) -> None:
         self._groups: list[dict[str, Any]] = optimizer.param_groups
-        self._names = [n for n in _NAMES if n in self._groups[0] and n not in _SHAPING]
+        self._names = [
+            n
+            for n in _NAMES
+            if n not in _SHAPING and all(_is_settable(n, g.get(n)) for g in self._groups)
+        ]
         self._defaults = {name: self._groups[0][name] for name in self._names}
         self._overrides: dict[tuple[int, str], Any] = {}
         self._saved: dict[tuple[int, str], Any] = {}
@@ -46,11 +51,16 @@ class Hyperparameters:
             self._saved[key] = self._groups[group][name]
             self._groups[group][name] = value
 
-    def leave(self) -> None:
-        """Note what the update used and put the groups' own values back."""
+    def leave(self, span: range | None = None) -> None:
+        """Note what the update used and put the groups' own values back.
+
+        Args:
+            span: Groups that were updated; None means all.
+        """
         for key in self._watched:
             group, name = key
-            self._used[key] = self._groups[group][name]
+            if span is None or group in span:
+                self._used[key] = self._groups[group][name]
         self.put_back()
 
     def used(self, name: str, group: int) -> Any:
@@ -78,6 +88,18 @@ class Hyperparameters:
             else:
                 self._overrides[group, name] = value
 
+    def state_dict(self) -> list[list[Any]]:
+        """What interventions put in force: group, name and value of each, JSON-able."""
+        return [[group, name, _plain(value)] for (group, name), value in self._overrides.items()]
+
+    def load_state_dict(self, state: list[list[Any]]) -> None:
+        """Put the same in force again, and nothing else."""
+        for group, name in list(self._overrides):
+            self.set(name, "schedule", [group])
+        for group, name, value in state:
+            if group < len(self._groups) and name in self._names:
+                self.set(name, tuple(value) if name in _PAIRS else value, [group])
+
     def settings(self) -> dict[str, Setting]:
         """What can be set, with the values in force and the bounds."""
         found = {
@@ -103,6 +125,15 @@ class Hyperparameters:
         for (group, name), value in self._saved.items():
             self._groups[group][name] = value
         self._saved.clear()
+
+
+def _is_settable(name: str, value: Any) -> bool:
+    """Whether a value is what interventions carry: Adafactor's eps, for one, is a pair."""
+    if name in _FLAGS:
+        return isinstance(value, bool)
+    if name in _PAIRS:
+        return isinstance(value, tuple | list) and len(value) == 2
+    return isinstance(value, int | float | torch.Tensor)
 
 
 def _plain(value: Any) -> Any:

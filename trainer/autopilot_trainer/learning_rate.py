@@ -6,10 +6,12 @@ force on the very next step and no scheduler, restore or resume undoes it.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+
+from autopilot_trainer.optimizers import Trainer
 
 Plan = Callable[[int], float]
 """Planned learning rate of the first group for the optimizer step after that many steps."""
@@ -28,14 +30,20 @@ class GroupControl:
 
 
 class LearningRate:
-    """Puts the learning rate in force around each step of one optimizer.
+    """Puts the learning rate in force around each step of an optimizer.
 
     Args:
         optimizer: Its groups' ``lr`` may be floats or tensors.
         plan: What the user declared, if anything.
+        parts: Optimizers that it consists of; each makes its own updates.
+
+    Attributes:
+        updates: Made so far, by every optimizer.
+        in_force: What the latest update of each group used.
+        expected: What it was to use.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan | None = None) -> None:
+    def __init__(self, optimizer: Trainer, plan: Plan | None = None, *, parts: int = 1) -> None:
         self._groups: list[dict[str, Any]] = optimizer.param_groups
         self._plan = plan
         self._saved: list[Any] | None = None
@@ -46,6 +54,8 @@ class LearningRate:
         self._grow()
         self._rewarm: tuple[int, int] | None = None
         self.updates = 0
+        self._made = [0] * parts
+        self._entered: list[float] = []
         self.in_force: list[float] = [self._scheduled(i) for i in range(len(self._groups))]
         self.expected: list[float] = list(self.in_force)
         self.neutral = True
@@ -67,13 +77,13 @@ class LearningRate:
         return self.planned(step)
 
     def _put_in_force(self, step: int) -> None:
-        self.expected = self.values(step)
+        self._entered = self.values(step)
         self._own = [group["lr"] for group in self._groups]
         self._saved = [
             lr.detach().clone() if isinstance(lr, torch.Tensor) else lr for lr in self._own
         ]
         held = [id(lr) for lr in self._own]
-        for group, lr, value in zip(self._groups, self._own, self.expected, strict=True):
+        for group, lr, value in zip(self._groups, self._own, self._entered, strict=True):
             if not isinstance(lr, torch.Tensor):
                 group["lr"] = value
             elif held.count(id(lr)) > 1:  # groups share torch's default, not what is in force
@@ -81,12 +91,23 @@ class LearningRate:
             else:
                 lr.fill_(value)
 
-    def leave(self) -> None:
-        """Note what the update used and put the scheduler's own values back."""
-        self.updates += 1
-        self.in_force = [_number(group["lr"]) for group in self._groups]
+    def leave(self, part: int = 0, span: range | None = None) -> None:
+        """Note what the update used and put the scheduler's own values back.
+
+        Args:
+            part: The optimizer that made the update.
+            span: Its groups; None means all.
+        """
+        self._made[part] += 1
+        self.updates = min(self._made)
+        used = [_number(group["lr"]) for group in self._groups]
+        expected = used if self._saved is None else self._entered
+        if span is None:
+            self.in_force, self.expected = used, expected
+        else:
+            self.in_force = _merged(self.in_force, used, span)
+            self.expected = _merged(self.expected, expected, span)
         if self._saved is None:
-            self.expected = self.in_force
             return
         self.put_back()
         if self._rewarm is not None and self.updates - self._rewarm[0] >= self._rewarm[1]:
@@ -206,6 +227,20 @@ class LearningRate:
         self._rewarm = (self.updates, steps) if steps > 0 else None
         self._refresh()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What interventions put in force, as JSON-able values."""
+        ramp = None if self._rewarm is None else [self.updates - self._rewarm[0], self._rewarm[1]]
+        return {"groups": [asdict(control) for control in self.controls], "rewarm": ramp}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the same in force again; a re-warm-up goes on where it was."""
+        self._grow()
+        for i, saved in enumerate(state["groups"][: len(self.controls)]):
+            self.controls[i] = GroupControl(**saved)
+        done, steps = state["rewarm"] or (0, 0)
+        self._rewarm = (self.updates - done, steps) if steps else None
+        self._refresh()
+
     # --- parts ----------------------------------------------------------------------------------
 
     def _grow(self) -> None:
@@ -231,6 +266,10 @@ class LearningRate:
 
     def _refresh(self) -> None:
         self.neutral = self._rewarm is None and all(c.is_neutral() for c in self.controls)
+
+
+def _merged(before: list[float], now: list[float], span: range) -> list[float]:
+    return [*before[: span.start], *now[span.start : span.stop], *before[span.stop :]]
 
 
 def _initial(group: dict[str, Any]) -> float:

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
 import socket
+import ssl
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from autopilot.errors import BadInput
+from autopilot_trainer.connections import Connection
+from autopilot_trainer.listening import Listening
 
 _SWEEP = 5.0
 _FAREWELL = 0.2
+_HANDSHAKE = 5.0
+_BACKLOG = 128
+"""Connections that wait to be taken; so many at most are taken at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -29,25 +35,30 @@ class ControlServer:
 
     Args:
         app: From :func:`autopilot_trainer.api.build_app`.
-        host: A loopback address: the API speaks no TLS.
-        port: 0 takes any free one.
+        listening: Host, port and certificate; by default any free port on loopback.
         uds: Path of a Unix socket to serve on instead.
+
+    Raises:
+        BadInput: It cannot listen there.
     """
 
     def __init__(
-        self, app: FastAPI, host: str = "127.0.0.1", port: int = 0, uds: str | None = None
+        self, app: FastAPI, listening: Listening | None = None, uds: str | None = None
     ) -> None:
+        listening = listening or Listening()
+        context = None if uds else listening.context()
         self._app = app
         self._uds = uds
-        self._socket = _bind_unix(uds) if uds else _bind(host, port)
+        self._socket = _bind_unix(uds) if uds else _bind(listening.host, listening.port)
         if uds:
             self.url = f"http+unix://{uds}"
         else:
-            shown = f"[{host}]" if ":" in host else host
-            self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+            shown = f"[{listening.host}]" if ":" in listening.host else listening.host
+            scheme = "http" if context is None else "https"
+            self.url = f"{scheme}://{shown}:{self._socket.getsockname()[1]}"
         # A forked data worker must not hold the port after this process is gone.
         os.register_at_fork(after_in_child=self._socket.close)
-        self._server = _Server(_config(app))
+        self._server = _Server(_config(app), context)
         self._thread = threading.Thread(target=self._serve, name="control-api", daemon=True)
 
     def start(self) -> str:
@@ -77,11 +88,13 @@ class ControlServer:
 class _Server(uvicorn.Server):
     """Sleeps until it is told to end, instead of looking ten times a second."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
+        self._context = context
         self._ending = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._silent: dict[Any, Any] = {}
+        self.servers: list[asyncio.Server] = []
 
     def end(self) -> None:
         """May be called from any thread, before or after the server runs."""
@@ -89,6 +102,21 @@ class _Server(uvicorn.Server):
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        make = partial(Connection, config=self.config, server_state=self.server_state, app_state={})
+        patience = None if self._context is None else _HANDSHAKE
+        for listener in sockets or ():
+            server = await loop.create_server(
+                make,
+                sock=listener,
+                backlog=_BACKLOG,
+                ssl=self._context,
+                ssl_handshake_timeout=patience,
+            )
+            self.servers.append(server)
+        self.started = True
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -132,7 +160,6 @@ def _config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        limit_concurrency=64,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=16 * 1024,
@@ -140,20 +167,17 @@ def _config(app: FastAPI) -> uvicorn.Config:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise BadInput(f"the control API cannot listen on {host}: it serves loopback only")
     host = "127.0.0.1" if host == "localhost" else host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise BadInput(f"the control API cannot listen on {host}:{port}: {error}") from error
     # With the protocol named, asyncio switches off Nagle: answers leave 40 ms sooner.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(64)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
@@ -173,7 +197,7 @@ def _bind_unix(path: str) -> socket.socket:
             listener.bind(path)
         finally:
             os.umask(previous)
-        listener.listen(64)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise BadInput(f"the control API cannot listen on {path}: {error.strerror}") from error

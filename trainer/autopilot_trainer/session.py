@@ -14,28 +14,33 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from autopilot.control import ControlPlane
+from autopilot.control import ControlPlane, Earlier
 from autopilot.errors import AutopilotError, BadInput
 from autopilot.policy import Policy
 from autopilot.schema import Row, Scalar
 from autopilot.schema import metrics as known
-from autopilot_trainer.auth import make_tokens, write_tokens
+from autopilot_trainer.accumulation import Accumulation
+from autopilot_trainer.auth import kept_tokens, make_tokens, write_tokens
 from autopilot_trainer.boundary import Boundary
 from autopilot_trainer.checkpoints import CheckpointStore
 from autopilot_trainer.control_thread import ControlThread
 from autopilot_trainer.data import BatchStream
+from autopilot_trainer.exactness import ExactnessCheck
 from autopilot_trainer.hooks import StepHooks
 from autopilot_trainer.knobs import make_action, make_knob
 from autopilot_trainer.learning_rate import Plan
+from autopilot_trainer.listening import listening_from_environment
+from autopilot_trainer.resuming import Resumption, go_on
 from autopilot_trainer.run_directory import make_run_directory
 from autopilot_trainer.snapshots import SnapshotRing
 from autopilot_trainer.state import Capture, Stateful, as_list
 from autopilot_trainer.step_meter import StepMeter
 from autopilot_trainer.surroundings import (
     affordable_bytes,
+    exactness_from_environment,
     open_journal,
-    port_from_environment,
     resolve_policy,
+    resume_from_environment,
 )
 from autopilot_trainer.training import Evaluation, Training
 
@@ -65,13 +70,16 @@ class Session:
 
     Args:
         model: What is trained; its ``state_dict`` is snapshotted.
-        optimizer: Its ``step`` is hooked.
+        optimizer: Its ``step`` is hooked. One or several; the detectors watch the first one's
+            gradients and updates, interventions count the groups of all through.
         scheduler: One or several; they keep their own arithmetic.
         evaluate: Returns a held-out loss, or named values; run on demand and by
             :meth:`evaluate`.
         lr_plan: Planned learning rate of the first group for the update after that many steps.
             Declaring it lets a faulty schedule be told from a planned one, and repaired.
         scaler: A ``torch.amp.GradScaler``; its scale becomes the knob ``loss_scale``.
+        accumulation: Batches of one update, for a loop that makes an update where
+            :attr:`update_due` says so and divides its loss by :attr:`accumulation`.
         name: For people; by default the run directory's.
         run_dir: Where the run is recorded; by default ``AUTOPILOT_RUN_DIR`` or ``runs/…``.
         policy: A policy, or the path of a policy file; by default ``AUTOPILOT_POLICY``, or the
@@ -81,48 +89,63 @@ class Session:
             more than 0.15 % of the time, 0 switches them off.
         snapshot_bytes: Bound on all snapshots together; by default 4 GiB, or a quarter of the
             host's memory where that is less.
-        port: Of the control API on 127.0.0.1; by default ``AUTOPILOT_PORT``, or any free one.
+        checkpoint_every: Steps between durable checkpoints; with 0 they are written on demand
+            only. A run whose process is gone goes on from the newest.
+        resume: Go on with the run in ``run_dir``, if there is one, from its newest sound
+            checkpoint; by default as ``AUTOPILOT_RESUME`` says, which ``autopilot run --resume``
+            sets.
+        port: Of the control API; by default ``AUTOPILOT_PORT``, or any free one. It listens on
+            127.0.0.1, or on ``AUTOPILOT_HOST`` with TLS.
 
     Raises:
-        BadInput: The run directory cannot be written, or the policy says what none may say.
+        BadInput: The run directory cannot be written or holds another run, or the policy says
+            what none may say. On entering: what is to go on is live, damaged, or of another model.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         scheduler: Stateful | Sequence[Stateful] | None = None,
         evaluate: Evaluation | None = None,
         lr_plan: Plan | None = None,
         scaler: Any = None,
+        accumulation: int | None = None,
         name: str | None = None,
         run_dir: str | Path | None = None,
         policy: Policy | str | Path | None = None,
         telemetry: bool = True,
         snapshot_every: int | None = None,
         snapshot_bytes: int | None = None,
+        checkpoint_every: int = 0,
+        resume: bool | None = None,
         port: int | None = None,
     ) -> None:
         self._policy, self._policy_text = resolve_policy(policy)
-        self._directory = make_run_directory(run_dir, name)
-        self._port = port_from_environment() if port is None else port
+        resumes = resume_from_environment() if resume is None else resume
+        self._directory = make_run_directory(run_dir, name, resume=resumes)
+        self._listening = listening_from_environment(port)
         others = {f"scheduler{i or ''}": s for i, s in enumerate(as_list(scheduler))}
         if scaler is not None:
             others["scaler"] = scaler
+        accumulates = None if accumulation is None else Accumulation(accumulation)
+        if accumulates is not None:
+            others["accumulation"] = accumulates
         hooks = StepHooks(
-            optimizer,
+            as_list(optimizer),
             plan=lr_plan,
             reflexes=self._policy.reflexes,
             telemetry=telemetry,
             current_step=lambda: self._training.step,
             on_reflex=self._on_reflex,
             on_fault=self._on_fault,
+            accumulation=accumulates,
         )
         self._training = Training(
             model=model,
             hooks=hooks,
-            capture=Capture(model, optimizer, others),
+            capture=Capture(model, hooks.optimizer, others),
             ring=SnapshotRing(
                 10 if snapshot_every is None else snapshot_every,
                 snapshot_bytes or affordable_bytes(),
@@ -130,18 +153,21 @@ class Session:
             store=CheckpointStore(self._directory.checkpoints),
             evaluation=evaluate,
             record_evaluation=self._record_evaluation,
+            accumulation=accumulates,
         )
         self._telemetry = telemetry
         self._meter = StepMeter(self._on_fault)
         self._boundary = Boundary(
             self._training,
             adaptive=snapshot_every is None,
+            checkpoint_every=checkpoint_every,
             meter=self._meter,
             on_fault=self._on_fault,
         )
         self._server: ControlServer | None = None
         self._thread: ControlThread | None = None
         self._own_boundary = True
+        self._resumption: Resumption | None = None
         self._faults: set[str] = set()
         if scaler is not None:
             self._register_scaler(scaler)
@@ -154,9 +180,13 @@ class Session:
         plane = ControlPlane(journal, self._policy, self._training, policy_text=self._policy_text)
         self._training.attach(plane)
         self._observe = plane.observe
-        plane.start({"name": directory.name, "pid": os.getpid(), "policy": self._policy_text})
+        earlier = plane.start(
+            {"name": directory.name, "pid": os.getpid(), "policy": self._policy_text}
+        )
         if fault is not None:
             plane.fault(fault)
+        if earlier is not None:
+            self._go_on(plane, earlier)
         self._serve(plane)
         self._thread = ControlThread(plane)
         self._wake = self._thread.wake
@@ -170,31 +200,51 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._training.hooks.remove()
-        self._boundary.abandon()
+        plane = self._training.plane
+        ending: list[Callable[[], object]] = [self._training.hooks.remove, self._boundary.abandon]
         if self._thread is not None:
-            self._thread.stop()
+            ending.append(self._thread.stop)
         if error is None:
-            self._training.plane.end("ended", "the loop is done")
+            ending.append(partial(plane.end, "ended", "the loop is done"))
         else:
-            self._training.plane.end("failed", f"{type(error).__name__}: {error}"[:500])
+            reason = f"{type(error).__name__}: {error}"[:500]
+            ending.append(partial(plane.end, "failed", reason))
         if self._server is not None:
-            self._server.stop()
-        self._training.plane.close()
+            ending.append(self._server.stop)
+        for part in (*ending, plane.close):
+            try:
+                part()
+            except Exception as fault:  # what is trained is kept, whatever becomes of us
+                self._on_fault(f"at the end: {fault!r}")
+
+    def _go_on(self, plane: ControlPlane, earlier: Earlier) -> None:
+        """Go on with the run of an earlier process."""
+        try:
+            self._resumption = go_on(self._training, earlier)
+        except BadInput as error:
+            plane.end("failed", str(error))
+            plane.close()
+            self._training.hooks.remove()
+            raise
+        story = self._resumption.story()
+        plane.note("note", {"text": story})
+        log.warning("%s: %s", self._directory.path, story)
 
     def _serve(self, plane: ControlPlane) -> None:
         """Open the control API; without one the run goes on, recorded but not controlled."""
-        # The web framework loads only where there is something to serve.
-        from autopilot_trainer.api import build_app
-        from autopilot_trainer.server import ControlServer
-
         try:
-            tokens = make_tokens()
+            # The web framework loads only where there is something to serve.
+            from autopilot_trainer.api import build_app
+            from autopilot_trainer.server import ControlServer
+
+            tokens = kept_tokens(self._directory.path) or make_tokens()
             write_tokens(self._directory.path, tokens)
-            self._server = ControlServer(build_app(plane, tokens), port=self._port)
+            app = build_app(plane, tokens, self._listening.host)
+            self._server = ControlServer(app, self._listening)
             self._directory.publish(self._server.start())
-        except (AutopilotError, OSError) as error:
-            plane.fault(f"no control API: {error}; training goes on without control")
+        except Exception as error:  # the run goes on without us
+            why = str(error) if isinstance(error, AutopilotError | OSError) else repr(error)
+            plane.fault(f"no control API: {why}; training goes on without control")
             self._directory.publish(None)
 
     # --- the loop -------------------------------------------------------------------------------
@@ -213,7 +263,15 @@ class Session:
         stream = BatchStream(loader, repeat=steps is not None)
         training.stream = stream
         training.plane.steps = steps
+        if self._resumption is not None:
+            self._resumption.seek(training, stream)
+            self._resumption = None
         self._own_boundary = False
+        if check := exactness_from_environment():
+            twice = ExactnessCheck(training, check, self._directory.path)
+            self._observe = twice.watching(self._observe)
+            yield from twice.batches()
+            return
         boundary.wait_for_pilot()
         meter.restart()
         while True:
@@ -248,21 +306,25 @@ class Session:
         training = self._training
         training.step += 1
         training.executed += 1
-        hooks = training.hooks
-        row = hooks.take()
-        row[known.LOSS] = value = _number(loss)
-        row[known.LR] = hooks.learning_rate.in_force[0]
-        if self._telemetry:
-            self._meter.into(row, tokens)
+        if training.accumulation is not None:
+            training.accumulation.end_step()
         if metrics is not None:
             values.update(metrics)
-        for name, given in values.items():
-            row[name] = _number(given)
-        self._observe(_row((training.step, row, training.branch, time.time(), source)))
-        if not value < training.plane.alert_above:  # NaN is never below
-            self._wake()
-        if self._boundary.outstanding:
-            self._boundary.read_back()
+        own = {name: _number(given) for name, given in values.items()}
+        own[known.LOSS] = value = _number(loss)
+        try:
+            row = training.hooks.take()
+            row[known.LR] = training.hooks.learning_rate.in_force[0]
+            if self._telemetry:
+                self._meter.into(row, tokens)
+            row.update(own)
+            self._observe(_row((training.step, row, training.branch, time.time(), source)))
+            if not value < training.plane.alert_above:  # NaN is never below
+                self._wake()
+            if self._boundary.outstanding:
+                self._boundary.read_back()
+        except Exception as error:  # the run goes on without us
+            self._on_fault(f"a step's end: {error!r}")
         if self._own_boundary:
             self._boundary.pass_through()
 
@@ -308,6 +370,7 @@ class Session:
             choices=choices,
             description=description,
         )
+        self._training.knob_registered(name)
 
     def action(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Register a function that interventions may call at a step boundary; a decorator.
@@ -353,6 +416,21 @@ class Session:
         return self._training.executed
 
     @property
+    def accumulation(self) -> int:
+        """Batches of the update under way: what the loss of each is divided by."""
+        accumulation = self._training.accumulation
+        return 1 if accumulation is None else accumulation.in_force
+
+    @property
+    def update_due(self) -> bool:
+        """This batch is the update's last: step the optimizer now."""
+        accumulation = self._training.accumulation
+        if accumulation is None:
+            return True
+        accumulation.asked = True
+        return accumulation.due
+
+    @property
     def stopping(self) -> bool:
         """Somebody stopped the run; for loops that do not use :meth:`batches`."""
         return self._training.stopping
@@ -380,12 +458,16 @@ class Session:
         self._training.plane.note_reflex(reflex, {"step": step, "grad_norm": norm})
 
     def _on_fault(self, text: str) -> None:
-        if text not in self._faults:
-            self._faults.add(text)
+        if text in self._faults:
+            return
+        self._faults.add(text)
+        try:
             if self._training.attached:
                 self._training.plane.fault(text)
-            else:
-                log.error("%s", text)
+                return
+        except Exception:  # then the log is all that is left
+            log.exception("a fault could not be recorded")
+        log.error("%s", text)
 
 
 def _number(value: torch.Tensor | float) -> float:

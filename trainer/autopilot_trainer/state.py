@@ -16,6 +16,7 @@ from torch import nn
 
 from autopilot.errors import BadInput
 from autopilot_trainer.data import BatchStream, Position
+from autopilot_trainer.optimizers import Trainer
 
 _IMMUTABLE = frozenset({bool, int, float, str})
 
@@ -39,6 +40,7 @@ class TrainingState:
         generators: States of torch's, Python's and, where loaded, NumPy's generators.
         position: Of the stream of batches, where there is one.
         gradients: Per parameter in order, where an update that is still to come needs them.
+        in_force: What interventions had put in force; of use only where the process is another.
     """
 
     step: int
@@ -48,6 +50,7 @@ class TrainingState:
     generators: dict[str, Any]
     position: Position | None
     gradients: list[torch.Tensor | None] | None = None
+    in_force: dict[str, Any] | None = None
 
     def size(self) -> int:
         """Bytes of all tensors."""
@@ -69,7 +72,7 @@ class Capture:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Trainer,
         others: dict[str, Stateful],
     ) -> None:
         self._model = model
@@ -106,11 +109,10 @@ class Capture:
         """Restore everything; the data position only where there is a stream.
 
         Raises:
-            BadInput: The optimizer or the data are no longer those that the state is of.
+            BadInput: The model, the optimizer or the data are no longer those that the state is
+                of; nothing was changed.
         """
-        count, before = len(self._optimizer.param_groups), len(state.optimizer[0])
-        if count != before:
-            raise BadInput(f"the optimizer has {count} parameter groups now, it had {before} then")
+        self._check_fits(state)
         if stream is not None and state.position is not None:
             stream.seek(state.position)
         self._give_back_model(state.model)
@@ -123,6 +125,23 @@ class Capture:
         for held, gradient in zip(self._parameters(), state.gradients or (), strict=False):
             held.grad = None if gradient is None else gradient.to(held.device, copy=True)
         give_back_generators(state.generators)
+
+    def _check_fits(self, state: TrainingState) -> None:
+        """Before anything is copied: a tensor of another shape might be filled by broadcasting."""
+        count, before = len(self._optimizer.param_groups), len(state.optimizer[0])
+        if count != before:
+            raise BadInput(f"the optimizer has {count} parameter groups now, it had {before} then")
+        owners, owned = len(self._parameters()), len(state.optimizer[1])
+        if owners != owned:
+            raise BadInput(f"the optimizer has {owners} parameters now, it had {owned} then")
+        current = self._model.state_dict()
+        for name in current.keys() ^ state.model.keys():
+            when = "now, but was not then" if name in current else "no longer, but was then"
+            raise BadInput(f"{name} is in the model {when}")
+        for name, value in state.model.items():
+            if isinstance(value, torch.Tensor) and value.shape != current[name].shape:
+                was, now = tuple(value.shape), tuple(current[name].shape)
+                raise BadInput(f"{name} has the shape {now} now, it had {was} then")
 
     def agrees(self, state: TrainingState) -> bool:
         """Whether the weights now equal that state's, bit for bit."""

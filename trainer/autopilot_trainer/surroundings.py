@@ -28,6 +28,22 @@ def port_from_environment() -> int:
         raise BadInput(f"AUTOPILOT_PORT={wish!r}: not a port number") from error
 
 
+def resume_from_environment() -> bool:
+    """Whether whoever started us wants the run in the directory to go on."""
+    wish = os.environ.get("AUTOPILOT_RESUME", "") or "0"
+    if wish not in ("0", "1"):
+        raise BadInput(f"AUTOPILOT_RESUME={wish!r}: expected 1 or 0")
+    return wish == "1"
+
+
+def exactness_from_environment() -> int:
+    """Steps to train twice and compare; 0 where nobody asked for that."""
+    wish = os.environ.get("AUTOPILOT_CHECK_EXACT", "") or "0"
+    if not wish.isdecimal():
+        raise BadInput(f"AUTOPILOT_CHECK_EXACT={wish!r}: expected a number of steps")
+    return int(wish)
+
+
 def resolve_policy(policy: Policy | str | Path | None) -> tuple[Policy, str]:
     """The policy and its text."""
     if isinstance(policy, Policy):
@@ -39,7 +55,13 @@ def resolve_policy(policy: Policy | str | Path | None) -> tuple[Policy, str]:
 
 
 def open_journal(directory: RunDirectory) -> tuple[Journal, str | None]:
-    """The run's journal; one in memory, and why, where the directory takes none."""
+    """The run's journal; one in memory, and why, where the directory takes none.
+
+    Raises:
+        JournalError: The run goes on, and its journal is damaged, or another process writes it.
+    """
+    if directory.journal.exists():
+        return Journal.open(directory.journal), None
     try:
         journal = Journal.create(directory.journal, run_id=directory.run_id, name=directory.name)
     except JournalError as error:

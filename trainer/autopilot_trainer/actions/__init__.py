@@ -7,24 +7,31 @@ from autopilot.schema import (
     CallAction,
     Command,
     Evaluate,
+    Freeze,
     Intervention,
     Note,
     Pause,
     Receipt,
+    ResetModule,
     ResetOptimizerState,
     Resume,
     RewarmLR,
     Rollback,
     SaveCheckpoint,
     ScaleLR,
+    SetBatch,
     SetGradClip,
     SetKnob,
     SetLR,
+    SetModule,
     SetOptimizer,
     SkipBatches,
+    StartBranch,
     Stop,
+    SwitchBranch,
+    Unfreeze,
 )
-from autopilot_trainer.actions import course, learning_rate, optimizer, script
+from autopilot_trainer.actions import branches, course, learning_rate, model, optimizer, script
 from autopilot_trainer.actions.applied import Applied, Check
 from autopilot_trainer.training import Training
 
@@ -53,6 +60,20 @@ def apply(intervention: Intervention, training: Training) -> Applied:
             return course.rollback(intervention, training)
         case SkipBatches():
             return course.skip_batches(intervention, training)
+        case StartBranch():
+            return branches.start_branch(intervention, training)
+        case SwitchBranch():
+            return branches.switch_branch(intervention, training)
+        case SetModule():
+            return model.set_module(intervention, training)
+        case ResetModule():
+            return model.reset_module(intervention, training)
+        case Freeze():
+            return model.freeze(intervention, training)
+        case Unfreeze():
+            return model.unfreeze(intervention, training)
+        case SetBatch():
+            return model.set_batch(intervention, training)
         case Pause():
             return course.pause(intervention, training)
         case Resume():
@@ -112,10 +133,11 @@ def apply_all(command: Command, training: Training) -> tuple[Receipt, tuple[Chec
 def _take_back(applied: Applied, training: Training) -> None:
     """Undo as much as can be undone; one failure leaves the others undone all the same."""
     try:
-        for undo in applied.inverse:
-            apply(undo, training)
         if applied.take_back is not None:
             applied.take_back()
+            return
+        for undo in applied.inverse:
+            apply(undo, training)
     except Exception:
         log.exception("an intervention of a command that failed could not be taken back")
 

@@ -35,7 +35,8 @@ class Applied:
     Attributes:
         inverse: What undoes it, in the order to apply.
         no_inverse: Why nothing can, where nothing can.
-        take_back: Undoes it at once, before another step, where no intervention can.
+        take_back: Undoes it at once, before another step: where no intervention can, or where
+            one would leave more of a trace. Comes before the inverse.
     """
 
     changes: tuple[Change, ...] = ()

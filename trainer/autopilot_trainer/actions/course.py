@@ -4,7 +4,6 @@ from functools import partial
 
 from autopilot.errors import NotFound
 from autopilot.schema import (
-    MAIN,
     Change,
     Pause,
     Resume,
@@ -14,7 +13,6 @@ from autopilot.schema import (
 )
 from autopilot.supported import find_checkpoint
 from autopilot_trainer.actions.applied import Applied, Check, constant
-from autopilot_trainer.state import TrainingState
 from autopilot_trainer.training import Training
 
 
@@ -29,14 +27,13 @@ def rollback(intervention: Rollback, training: Training) -> Applied:
     old_step, old_branch = training.step, training.branch
     old_cursor = _cursor(training)
     try:
-        _go_to(state, training)
+        training.go_to(state)
         stream = training.stream
         skipped = stream.skip(intervention.skip_batches) if stream is not None else 0
     except Exception:
-        _go_to(training.state_of(undo), training)
+        training.go_to(training.state_of(undo))
         raise
-    training.branches += 1
-    training.branch = f"{MAIN}.{training.branches}"
+    training.branch = training.next_branch(old_branch)
     training.plane.start_branch(training.branch, target.branch, state.step)
     cursor = _cursor(training)
     return Applied(
@@ -56,15 +53,6 @@ def rollback(intervention: Rollback, training: Training) -> Applied:
             "skipped_batches": skipped,
         },
     )
-
-
-def _go_to(state: TrainingState, training: Training) -> None:
-    training.capture.give_back(state, training.stream)
-    training.step = state.step
-    training.hooks.reflex.reset()
-    training.hooks.telemetry.restart()
-    training.hooks.values.clear()
-    training.hooks.pending = state.gradients is not None
 
 
 def _cursor(training: Training) -> int:

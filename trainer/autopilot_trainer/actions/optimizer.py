@@ -9,10 +9,8 @@ import torch
 from autopilot.schema import Change, ResetOptimizerState, Rollback, SetGradClip, SetOptimizer
 from autopilot_trainer.actions.applied import Applied, Check, constant
 from autopilot_trainer.hyperparameters import Hyperparameters
+from autopilot_trainer.moments import begin_afresh
 from autopilot_trainer.training import Training, plain
-
-_FIRST = ("exp_avg", "momentum_buffer")
-_SECOND = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
 
 
 def set_optimizer(intervention: SetOptimizer, training: Training) -> Applied:
@@ -106,21 +104,12 @@ def set_grad_clip(intervention: SetGradClip, training: Training) -> Applied:
 
 
 def reset_optimizer_state(intervention: ResetOptimizerState, training: Training) -> Applied:
-    """Zero the moments in place; Adam's step counter too where its second moment goes."""
-    before = training.keep_undo()
-    names = {"first": _FIRST, "second": _SECOND, "all": _FIRST + _SECOND}[intervention.moments]
-    total = 0.0
-    with torch.no_grad():
-        for state in training.hooks.optimizer.state.values():
-            for name in names:
-                if isinstance(state.get(name), torch.Tensor):
-                    total += float(state[name].abs().sum())
-                    state[name].zero_()
-            if intervention.moments != "first" and isinstance(state.get("step"), torch.Tensor):
-                state["step"].zero_()
-    field = f"{intervention.moments} moments"
+    """Begin the moments afresh; Adam's step counter too where its second moment goes."""
+    undo = training.keep_undo()
+    old = begin_afresh(training.hooks.optimizer, intervention.moments)
     return Applied(
-        changes=(Change(field=field, old=total, new=0.0),),
-        inverse=(Rollback(checkpoint=before),),
-        results={"undo_checkpoint": before},
+        changes=(Change(field=f"{intervention.moments} moments", old=old, new=0.0),),
+        inverse=(Rollback(checkpoint=undo),),
+        take_back=lambda: training.go_to(training.state_of(undo)),
+        results={"undo_checkpoint": undo},
     )

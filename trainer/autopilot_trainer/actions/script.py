@@ -24,6 +24,7 @@ def set_knob(intervention: SetKnob, training: Training) -> Applied:
     if isinstance(old, float) and isinstance(value, int):
         value = float(value)
     knob.set(value)
+    training.turned.add(knob.name)
     field = f"knob {knob.name}"
     return Applied(
         changes=(Change(field=field, old=old, new=knob.get()),),

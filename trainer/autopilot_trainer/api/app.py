@@ -17,6 +17,7 @@ from autopilot.schema import (
     Episode,
     Event,
     Finding,
+    Guidance,
     Proposal,
     ProposalRecord,
     ProposalStatus,
@@ -27,13 +28,15 @@ from autopilot_trainer.api import problems
 from autopilot_trainer.api.exposition import exposition
 from autopilot_trainer.api.gate import CALLER, Gate
 from autopilot_trainer.api.plane import Plane
-from autopilot_trainer.api.requests import CommandBody, DecisionBody, HeartbeatBody
+from autopilot_trainer.api.requests import CommandBody, DecisionBody, GuidanceBody, HeartbeatBody
 from autopilot_trainer.api.tail import Tail
 from autopilot_trainer.auth import RANKS, Caller, Role, Tokens
 
 _STILL_HERE = 15.0
 _LONGEST_WAIT = 60.0
-_PAGE = 500
+_PAGE = 100
+_HELPING = 64 * 1024
+"""Bytes that a stream hands out at a time: what a client that does not read holds up, in memory."""
 
 
 def needs(role: Role) -> Callable[[Request], Awaitable[Caller]]:
@@ -63,12 +66,13 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(content, status, media_type="application/json")
 
 
-def build_app(plane: Plane, tokens: Tokens) -> FastAPI:
+def build_app(plane: Plane, tokens: Tokens, host: str | None = None) -> FastAPI:
     """The control API of a run.
 
     Args:
         plane: The run's control plane.
         tokens: One for each role; only ``/healthz`` is open.
+        host: Another name than loopback's that clients reach the run by.
     """
     app = FastAPI(
         title="Autopilot control API",
@@ -76,6 +80,7 @@ def build_app(plane: Plane, tokens: Tokens) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     tail = Tail(plane)
     app.state.tail = tail
@@ -84,14 +89,15 @@ def build_app(plane: Plane, tokens: Tokens) -> FastAPI:
     app.include_router(_journal_routes(plane, tail))
     app.include_router(_proposal_routes(plane))
     app.include_router(_agent_routes(plane))
+    app.include_router(_guidance_routes(plane))
     app.include_router(_open_routes(app, plane))
     problems.install(app)
-    app.add_middleware(_gate(tokens, plane))
+    app.add_middleware(_gate(tokens, plane, host))
     return app
 
 
-def _gate(tokens: Tokens, plane: Plane) -> Callable[[ASGIApp], Gate]:
-    return lambda app: Gate(app, tokens, plane.fault)
+def _gate(tokens: Tokens, plane: Plane, host: str | None) -> Callable[[ASGIApp], Gate]:
+    return lambda app: Gate(app, tokens, plane.fault, host)
 
 
 def _run_routes(plane: Plane) -> APIRouter:
@@ -191,7 +197,13 @@ async def _stream(plane: Plane, tail: Tail, after: int) -> AsyncIterator[bytes]:
         events = await run_in_threadpool(plane.events, after, limit=_PAGE)
         if events:
             after = events[-1].seq
-            yield b"".join(_server_sent(event) for event in events)
+            helping = bytearray()
+            for event in events:
+                helping += _server_sent(event)
+                if len(helping) >= _HELPING:
+                    yield bytes(helping)
+                    helping.clear()
+            yield bytes(helping)
             continue
         begun = time.monotonic()
         await tail.wait(after, _STILL_HERE)
@@ -280,6 +292,24 @@ def _agent_routes(plane: Plane) -> APIRouter:
     def reset_breaker(who: Operator) -> Response:
         plane.reset_breaker(actor=who.actor)
         return Response(status_code=204)
+
+    return router
+
+
+def _guidance_routes(plane: Plane) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/guidance", response_model=list[Guidance])
+    def guidance(_: Viewer) -> Response:
+        return answer(plane.info().guidance)
+
+    @router.post("/guidance", response_model=Guidance, status_code=201)
+    def tell(who: Operator, body: GuidanceBody) -> Response:
+        return answer(plane.tell(body.text, actor=who.actor), 201)
+
+    @router.post("/guidance/{id}/withdraw", response_model=Guidance)
+    def withdraw(who: Operator, id: Id) -> Response:
+        return answer(plane.withdraw(id, actor=who.actor))
 
     return router
 

@@ -9,6 +9,7 @@ from autopilot.schema import (
     Episode,
     Event,
     Finding,
+    Guidance,
     Intervention,
     NoProposal,
     Proposal,
@@ -92,6 +93,10 @@ class Plane(Protocol):
         no_proposal: NoProposal | None,
         consultations: Sequence[Consultation],
     ) -> None: ...
+
+    def tell(self, text: str, *, actor: str) -> Guidance: ...
+
+    def withdraw(self, guidance_id: str, *, actor: str) -> Guidance: ...
 
     def reset_breaker(self, *, actor: str) -> None: ...
 

@@ -37,7 +37,7 @@ _STATUSES: dict[type[AutopilotError], tuple[int, str]] = {
     BadInput: (422, "bad-input"),
     AutopilotError: (500, "error"),
 }
-_NAMED: dict[int, str] = {401: "unauthorized", 422: "bad-input"}
+_NAMED: dict[int, str] = {401: "unauthorized", 422: "bad-input", 429: "too-many-requests"}
 
 
 def body(status: int, detail: str, *, type: str | None = None, **fields: Any) -> bytes:

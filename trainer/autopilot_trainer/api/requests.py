@@ -38,3 +38,9 @@ class HeartbeatBody(Record):
     seen_seq: int = Field(ge=0)
     no_proposal: NoProposal | None = None
     consultations: tuple[Consultation, ...] = Field(default=(), max_length=16)
+
+
+class GuidanceBody(Record):
+    """What an operator tells the agents; the run bounds its length."""
+
+    text: str
