@@ -1,5 +1,7 @@
 """The flight recorder: nothing acknowledged is lost, nothing altered goes unnoticed."""
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -18,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilot.errors import BadInput, JournalError, NotFound
-from autopilot.journal import Journal, JournalReader
+from autopilot.journal import Journal, JournalReader, file_system
 from autopilot.journal.blocks import BLOCK_ROWS
 from autopilot.schema import SCHEMA_VERSION, Event, Row
 
@@ -394,7 +396,7 @@ def test_only_one_process_writes(path: Path) -> None:
         assert process.stdout
         process.stdout.readline()
         try:
-            with pytest.raises(JournalError, match="another process writes it"):
+            with pytest.raises(JournalError, match=f"process {process.pid} writes it"):
                 Journal.open(path)
         finally:
             process.kill()
@@ -584,6 +586,34 @@ def test_a_full_disk_is_reported_and_survived(path: Path) -> None:
         journal._db.execute("PRAGMA max_page_count=100000")
         assert note(journal, "after").seq == journal.last_seq
         journal.verify()
+
+
+def test_a_file_system_without_locks_is_named_and_written_to_all_the_same(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nfiler:/runs {path.parent} nfs4 rw 0 0\n")
+    monkeypatch.setattr(file_system, "_MOUNTS", mounts)
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    with Journal.create(path, run_id="r", name="n") as journal:
+        journal.append_rows([Row(1, {"loss": 2.0})])
+        note(journal, "kept")
+        with Journal.read(path) as reader:
+            assert [row.values for row in reader.rows("main")] == [{"loss": 2.0}]
+            mode = reader._db.execute("PRAGMA journal_mode").fetchone()
+    assert mode != ("wal",)
+    with Journal.open(path) as again:
+        again.verify()
+        note(again, "goes on")
+    assert not Path(f"{path}-wal").exists()
+    assert "on nfs4 there is no write-ahead log" in caplog.text
+    assert "its file system has no locks" in caplog.text
 
 
 def test_memory_offers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from autopilot.errors import JournalBusy, JournalError
+from autopilot.journal.file_system import NO_LOCKS, has_locks, network_file_system
 from autopilot.schema import SCHEMA_VERSION
+
+log = logging.getLogger("autopilot.journal")
 
 MEMORY = ":memory:"
 
@@ -62,9 +66,9 @@ def create(path: str) -> sqlite3.Connection:
         if not Path(path).parent.is_dir():
             raise JournalError(f"cannot create journal {path}: no such directory")
     with reported(path, "create"):
-        db = _connect(path)
+        db = _connect(path) if path == MEMORY else _connect(_uri(path, mode="rwc"), uri=True)
         try:
-            _tune(db)
+            _tune(db, path)
             db.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
         except BaseException:
             db.close()
@@ -76,10 +80,10 @@ def open_writable(path: str) -> sqlite3.Connection:
     """An existing journal file, to go on with it."""
     _check_path(path)
     with reported(path, "open"):
-        db = _connect(f"file:{quote(path)}?mode=rw", uri=True)
+        db = _connect(_uri(path, mode="rw"), uri=True)
         try:
             _check_tables(db, path)
-            _tune(db)
+            _tune(db, path)
         except BaseException:
             db.close()
             raise
@@ -89,7 +93,7 @@ def open_writable(path: str) -> sqlite3.Connection:
 def open_readable(path: str) -> sqlite3.Connection:
     """An existing journal file, to read it, also while another process writes it."""
     _check_path(path)
-    uri = f"file:{quote(path)}?mode=ro"
+    uri = _uri(path, mode="ro")
     if not Path(f"{path}-wal").exists() and not os.access(Path(path).parent, os.W_OK):
         uri += "&immutable=1"  # a recording on a read-only disk: there is no place for a WAL index
     with reported(path, "read"):
@@ -120,6 +124,14 @@ class WriterLock:
         except OSError as error:
             holder = os.read(fd, 20).decode(errors="replace").strip()
             os.close(fd)
+            if error.errno in NO_LOCKS:
+                log.warning(
+                    "journal %s: its file system has no locks (%s); a second process on it would "
+                    "not be noticed",
+                    path,
+                    error.strerror,
+                )
+                return
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise JournalError(f"cannot lock journal {path}: {error.strerror}") from error
             who = f"process {holder}" if holder.isdigit() else "another process"
@@ -134,15 +146,30 @@ class WriterLock:
             self._fd = None
 
 
+def _uri(path: str, *, mode: str) -> str:
+    """Where locks are wanting SQLite is told to do without: there is one writer, and it is known.
+
+    Lock files in their place would outlive a writer that is killed, and shut everybody out.
+    """
+    without = network_file_system(path) is not None and not has_locks(Path(path).parent)
+    return f"file:{quote(path)}?mode={mode}{'&nolock=1' if without else ''}"
+
+
 def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
         path, uri=uri, timeout=10.0, isolation_level=None, check_same_thread=False
     )
 
 
-def _tune(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode=WAL").fetchone()
-    db.execute("PRAGMA synchronous=FULL")
+def _tune(db: sqlite3.Connection, path: str) -> None:
+    network = None if path == MEMORY else network_file_system(path)
+    if network is not None:
+        log.warning(
+            "journal %s: on %s there is no write-ahead log; writes cost more", path, network
+        )
+    mode = "WAL" if network is None else "TRUNCATE"
+    db.execute(f"PRAGMA journal_mode={mode}").fetchone()
+    db.execute(f"PRAGMA synchronous={'FULL' if network is None else 'EXTRA'}")
     db.execute("PRAGMA journal_size_limit=67108864").fetchone()
     db.execute("PRAGMA cache_size=-8192")
 
