@@ -17,7 +17,7 @@ from torch import nn
 from autopilot.control import ControlPlane, Earlier
 from autopilot.errors import AutopilotError, BadInput
 from autopilot.policy import Policy
-from autopilot.schema import Row, Scalar
+from autopilot.schema import Row
 from autopilot.schema import metrics as known
 from autopilot_trainer.accumulation import Accumulation
 from autopilot_trainer.auth import kept_tokens, make_tokens, write_tokens
@@ -27,9 +27,9 @@ from autopilot_trainer.control_thread import ControlThread
 from autopilot_trainer.data import BatchStream
 from autopilot_trainer.exactness import ExactnessCheck
 from autopilot_trainer.hooks import StepHooks
-from autopilot_trainer.knobs import make_action, make_knob
 from autopilot_trainer.learning_rate import Plan
 from autopilot_trainer.listening import listening_from_environment
+from autopilot_trainer.own_controls import OwnControls
 from autopilot_trainer.resuming import Resumption, go_on
 from autopilot_trainer.run_directory import make_run_directory
 from autopilot_trainer.snapshots import SnapshotRing
@@ -53,7 +53,7 @@ _row = partial(tuple.__new__, Row)
 """Makes a row without the detour through Python that a named tuple's constructor takes."""
 
 
-class Session:
+class Session(OwnControls):
     """Puts one training loop under control.
 
     ::
@@ -340,68 +340,6 @@ class Session:
         values = self._training.evaluate()
         self._meter.away += time.perf_counter() - began
         return values
-
-    # --- the user's own controls ----------------------------------------------------------------
-
-    def knob(
-        self,
-        name: str,
-        get: Callable[[], Scalar],
-        set: Callable[[Any], None],
-        *,
-        minimum: float | None = None,
-        maximum: float | None = None,
-        choices: Sequence[Scalar] | None = None,
-        description: str = "",
-    ) -> None:
-        """Register a control: a value that interventions may set, within bounds.
-
-        Its type, and the default that an autopilot may put it back to, are those it has now.
-
-        Raises:
-            BadInput: A number without bounds, or a value that is no bool, int, float or str.
-        """
-        self._training.knobs[name] = make_knob(
-            name,
-            get,
-            set,
-            minimum=minimum,
-            maximum=maximum,
-            choices=choices,
-            description=description,
-        )
-        self._training.knob_registered(name)
-
-    def action(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Register a function that interventions may call at a step boundary; a decorator.
-
-        Raises:
-            BadInput: A parameter is not annotated as bool, int, float or str.
-        """
-        name = call.__name__
-        self._training.actions[name] = make_action(name, call)
-        return call
-
-    def track(self, name: str, stateful: Stateful) -> None:
-        """Take something else with a ``state_dict`` into snapshots and checkpoints."""
-        self._training.capture.others[name] = stateful
-
-    def observe_grad_norm(self, norm: torch.Tensor | float) -> None:
-        """Hand in the gradient norm that the loop has computed for the coming update.
-
-        Spares computing it again; call it before ``optimizer.step()``.
-        """
-        self._training.hooks.telemetry.observe_grad_norm(float(norm))
-
-    def _register_scaler(self, scaler: Any) -> None:
-        self.knob(
-            "loss_scale",
-            lambda: float(scaler.get_scale()),
-            lambda value: scaler.update(new_scale=value),
-            minimum=1.0,
-            maximum=2.0**24,
-            description="loss scale of mixed-precision training",
-        )
 
     # --- where the run is -----------------------------------------------------------------------
 
