@@ -68,6 +68,9 @@ class Triage:
     Hand it the trends of the bank whose findings it reads, so that they are computed once:
     ``Triage(bank.loss, bank.grad)``. Call ``update`` for every row, with its findings or without.
 
+    Attributes:
+        last: The last value of each metric on the present branch.
+
     >>> from autopilot.detectors import DetectorBank
     >>> bank = DetectorBank()
     >>> triage = Triage(bank.loss, bank.grad)
@@ -83,7 +86,7 @@ class Triage:
         self._grad = grad or Trend(GRAD_NORM)
         self._next_id = first_id
         self._cases: list[Case] = []
-        self._last: dict[str, float] = {}
+        self.last: dict[str, float] = {}
         self._grad_median = RunningMedian()
         self._sources = SourceLog()
         self._hints: deque[tuple[int, Finding]] = deque(maxlen=64)
@@ -136,7 +139,7 @@ class Triage:
             case.branch = branch
         self._hints.clear()
         self._held_out = deque((e for e in self._held_out if e[0] <= step), maxlen=_KEPT)
-        self._last.clear()
+        self.last.clear()
         self._grad_median.reset()
 
     def _treat(self, rows: int) -> None:
@@ -155,7 +158,7 @@ class Triage:
             loss.observe(row)
         if grad.row is not row:
             grad.observe(row)
-        self._last.update(values)
+        self.last.update(values)
         held_out = values.get(VAL_LOSS)
         if held_out is not None:
             self._weigh(row.step, held_out)
@@ -355,7 +358,7 @@ class Triage:
         shown = case.shown
         if case.status == "closed" and shown is not None and shown.status == "closed":
             return shown
-        diagnosis, why = diagnose(case, has_grad_norm=GRAD_NORM in self._last)
+        diagnosis, why = diagnose(case, has_grad_norm=GRAD_NORM in self.last)
         what = case.messages.get(case.kind, "")
         return Episode(
             id=case.id,
@@ -374,7 +377,7 @@ class Triage:
         )
 
     def _fingerprint(self) -> dict[str, float]:
-        last = self._last
+        last = self.last
         figures = {name: last[name] for name in _SHOWN if name in last}
         if self._loss.ready:
             figures["loss_expected"] = self._loss.expected

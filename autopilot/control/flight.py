@@ -44,14 +44,14 @@ class Flight:
     def __init__(self, core: Core, desk: Desk) -> None:
         self._core = core
         self._desk = desk
-        self._watches: dict[str, Watch] = {}
+        self.watches: dict[str, Watch] = {}
         self.hold: Hold | None = None
 
     def watching_closely(self) -> bool:
         """An intervention was applied a short while ago."""
         executed = self._core.observation.executed
         return any(
-            executed - watch.executed_at < _CLOSELY for watch in list(self._watches.values())
+            executed - watch.executed_at < _CLOSELY for watch in list(self.watches.values())
         )
 
     def take(self) -> Command | None:
@@ -95,7 +95,7 @@ class Flight:
                 assert result is not None, "it has a canary"
                 self._settle(watch, result)
             if _is_on_lease(record):
-                self._watches[record.id] = Watch(
+                self.watches[record.id] = Watch(
                     proposal=record.id,
                     episode=record.proposal.episode,
                     canary=None,
@@ -128,7 +128,7 @@ class Flight:
             reverted = core.ledger.update(
                 record.reverts, status="reverted", reason=record.proposal.rationale
             )
-            self._watches.pop(reverted.id, None)
+            self.watches.pop(reverted.id, None)
             core.write_record("status", reverted, actor=record.actor)
         if changes_course(record.proposal.interventions):
             core.state_version += 1
@@ -137,7 +137,7 @@ class Flight:
                 core.note_episode(episode)
         lease = record.proposal.lease_steps
         if canary is not None or lease is not None:
-            self._watches[record.id] = Watch(
+            self.watches[record.id] = Watch(
                 proposal=record.id,
                 episode=record.proposal.episode,
                 canary=canary,
@@ -169,8 +169,8 @@ class Flight:
         return [row for row in before if row.step >= episode.onset_step] or before
 
     def _supersede(self, by: str) -> None:
-        for proposal_id in list(self._watches):
-            watch = self._watches[proposal_id]
+        for proposal_id in list(self.watches):
+            watch = self.watches[proposal_id]
             result = watch.superseded(self._core.observation.step, by)
             if result is not None:
                 self._settle(watch, result)
@@ -197,22 +197,20 @@ class Flight:
 
     def read(self, row: Row) -> None:
         """Let every canary and lease read a row."""
-        if not self._watches:
-            return
         executed = self._core.observation.executed
-        for watch in list(self._watches.values()):
+        for watch in list(self.watches.values()):
             result = watch.update(row, executed)
             if result is not None:
                 self._settle(watch, result)
             elif watch.lease_over(executed):
-                del self._watches[watch.proposal]
+                del self.watches[watch.proposal]
                 self._undo(watch.proposal, "nobody confirmed it within its lease")
 
     def _settle(self, watch: Watch, result: CanaryResult) -> None:
         core = self._core
         watch.canary = None
         if watch.lease_steps is None or watch.confirmed or result.result == "reverted":
-            self._watches.pop(watch.proposal, None)
+            self.watches.pop(watch.proposal, None)
         status = "kept" if result.result in ("kept", "void") else "applied"
         record = core.ledger.update(watch.proposal, status=status, canary_result=result)
         core.write_record("canary", record, actor=SYSTEM)
@@ -244,9 +242,9 @@ class Flight:
         """A person keeps what is in force: its lease and its canary end."""
         core = self._core
         record = core.ledger.get(proposal_id)
-        if record.status != "applied" and proposal_id not in self._watches:
+        if record.status != "applied" and proposal_id not in self.watches:
             raise Refused(f"{proposal_id} is {record.status}; only what is applied is confirmed")
-        self._watches.pop(proposal_id, None)
+        self.watches.pop(proposal_id, None)
         record = core.ledger.update(proposal_id, status="kept", reason=f"confirmed by {actor}")
         core.write_record("status", record, actor=actor)
         return record

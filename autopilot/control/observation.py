@@ -31,7 +31,7 @@ class Observation:
         self.step = 0
         self.branch = MAIN
         self.executed = 0
-        self.last_values: dict[str, float] = {}
+        self._before: dict[str, float] = {}
         self._forks: dict[str, tuple[str, int]] = {}
         self.recent: deque[Row] = deque(maxlen=_RECENT_ROWS)
         self.findings: dict[str, Finding] = {}
@@ -45,7 +45,6 @@ class Observation:
         if row.step != self.step or row.branch != self.branch:
             self.executed += 1
         self.step, self.branch = row.step, row.branch
-        self.last_values.update(row.values)
         self.recent.append(row)
         found = self._bank.update(row)
         if found:
@@ -60,6 +59,7 @@ class Observation:
     def start_branch(self, name: str, parent: str, fork_step: int) -> None:
         """A branch begins: it leaves its parent's course after that step."""
         self._forks[name] = (parent, fork_step)
+        self._before = self.last_values()
         self._triage.branch_started(name, fork_step, self.step)
         self.branch, self.step = name, fork_step
 
@@ -84,10 +84,15 @@ class Observation:
         Returns:
             The episodes that were open: they end with it.
         """
+        self._before = self.last_values()
         self._start_over(first_id=1 + len(self.episodes))
         left_open = [e.model_copy(update={"status": "closed"}) for e in self.open_episodes()]
         self.episodes.update((episode.id, episode) for episode in left_open)
         return left_open
+
+    def last_values(self) -> dict[str, float]:
+        """The last value of each metric, on whatever branch it was read."""
+        return {**self._before, **self._triage.last}
 
     def _start_over(self, first_id: int) -> None:
         self._bank = DetectorBank()

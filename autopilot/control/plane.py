@@ -258,7 +258,8 @@ class ControlPlane(Readings):
             core.health.note_evaluation(row.branch, row.step, row.values[VAL_LOSS])
         if sighting is not None:
             self._tell(sighting)
-        self._flight.read(row)
+        if self._flight.watches:
+            self._flight.read(row)
 
     def _tell(self, sighting: Sighting) -> None:
         core = self._core

@@ -61,7 +61,7 @@ class Readings(ABC):
                 llm_usd_spent=core.ledger.llm_usd(core.clock.now()),
                 pilot=self._pilots.latest(),
                 guidance=self._advice.in_force(),
-                last_values=dict(here.last_values),
+                last_values=here.last_values(),
                 faults=tuple(core.recorder.faults[-20:]),
             )
 

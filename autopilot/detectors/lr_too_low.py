@@ -86,19 +86,16 @@ class LRTooLow(BaseDetector):
             self._from_start = row.step <= FROM_START
         if not self._from_start:
             return None
-        values = row.values
-        ratio = values.get(UPDATE_RATIO)
+        limit = STILL_LIMIT if self._found else LIMIT
+        ratio = row.values.get(UPDATE_RATIO)
         if ratio is not None:
             self._ratio = ratio
-            if not 0.0 < ratio < self._limit():
+            if not 0.0 < ratio < limit:
                 self._rows = 0
                 self._losses.clear()
-        if not 0.0 < self._ratio < self._limit():
+        if not 0.0 < self._ratio < limit:
             return None
         return self._creeping(row)
-
-    def _limit(self) -> float:
-        return STILL_LIMIT if self._found else LIMIT
 
     def _creeping(self, row: Row) -> Finding | None:
         values = row.values

@@ -183,10 +183,15 @@ class Trend(Stateful):
         self._level = predicted + ALPHA * residual
         self._slope += BETA * residual
         size = residual if residual >= 0.0 else -residual
-        self._deviation += GAMMA * (size - self._deviation)
-        self._set_scale()
+        self._deviation = deviation = self._deviation + GAMMA * (size - self._deviation)
+        scale = _TO_SCALE * deviation
+        if self.linear or scale <= _FLOOR:
+            self._set_scale()
+            scale = self.scale
+        else:
+            self.scale = scale
         off = value - self._mean
-        limit = CLIP * self.scale
+        limit = CLIP * scale
         self._mean += ALPHA * (limit if off > limit else off)
 
     def _set_scale(self) -> None:

@@ -55,7 +55,7 @@ class ReplayPlane(ControlPlane):
         here = self._core.observation
         journal.begin(source, here.recent)
         clock.follow(here)
-        side.values = here.last_values
+        side.observed = here.last_values
         self._past, self._side, self._clock = journal, side, clock
         self._facts: dict[str, str] = {}
         self._news = False

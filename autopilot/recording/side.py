@@ -1,6 +1,6 @@
 """The training side of a recording: what its run could have done, as far as the rows tell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autopilot.schema import (
@@ -53,13 +53,13 @@ class RecordedSide:
     :data:`SNAPSHOT_STEPS` steps, thinned with age like a session's.
 
     Attributes:
-        values: The last value of each metric; the replay's own.
+        observed: The last value of each metric; the replay's own.
         next_snapshot: The step at which the next snapshot is assumed.
         last_snapshot: The step of the newest one.
     """
 
     def __init__(self, first: Row | None) -> None:
-        self.values: Mapping[str, float] = {}
+        self.observed: Callable[[], Mapping[str, float]] = dict
         self._first = {} if first is None else first.values
         self._rate = _LearningRate()
         self._published: Capabilities | None = None
@@ -81,7 +81,7 @@ class RecordedSide:
         if self._is_adam:
             offered.append("set_optimizer")
         offered += ["set_grad_clip", "reset_optimizer_state", "rollback", "skip_batches"]
-        if metrics.VAL_LOSS in self.values:
+        if metrics.VAL_LOSS in self.observed():
             offered.append("evaluate")
         offered += ["save_checkpoint", "pause", "resume", "stop"]
         knobs = self._knobs()
@@ -91,7 +91,7 @@ class RecordedSide:
             interventions=(*offered, "note"),
             settings=self._settings(),
             knobs=knobs,
-            lr_plan_declared=metrics.LR_PLANNED in self.values,
+            lr_plan_declared=metrics.LR_PLANNED in self.observed(),
         )
 
     def checkpoints(self) -> Sequence[CheckpointInfo]:
@@ -113,7 +113,7 @@ class RecordedSide:
 
     @property
     def _is_adam(self) -> bool:
-        return metrics.SECOND_MOMENT_STALENESS in self.values or metrics.EPS_SHARE in self.values
+        return metrics.SECOND_MOMENT_STALENESS in self.observed() or metrics.EPS_SHARE in self.observed()
 
     def _settings(self) -> dict[str, Setting]:
         settings = {"grad_clip": Setting(name="grad_clip", value=None)} | self._rates()
@@ -127,7 +127,7 @@ class RecordedSide:
 
     def _rates(self) -> dict[str, Setting]:
         figures: dict[str, float] = {}
-        lr, plan = self.values.get(metrics.LR), self._rate.plan(self.values)
+        lr, plan = self.observed().get(metrics.LR), self._rate.plan(self.observed())
         if lr is not None and plan is not None:
             factor = lr / plan if plan > 0 else self._rate.scale
             figures |= {"lr": lr, "lr_plan": plan, "lr_scheduled": plan}
@@ -135,7 +135,7 @@ class RecordedSide:
         return {name: Setting(name=name, value=value) for name, value in figures.items()}
 
     def _knobs(self) -> dict[str, Setting]:
-        scale = self.values.get(metrics.LOSS_SCALE)
+        scale = self.observed().get(metrics.LOSS_SCALE)
         if scale is None:
             return {}
         return {
@@ -186,4 +186,4 @@ class RecordedSide:
     def applied(self, record: ProposalRecord) -> None:
         """The recorded run was intervened in."""
         for intervention in record.proposal.interventions:
-            self._rate.applied(intervention, self.values)
+            self._rate.applied(intervention, self.observed())

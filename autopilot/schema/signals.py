@@ -58,7 +58,7 @@ class Evidence(Record):
     """One figure that a finding or a proposal rests on; the guard checks it against the journal."""
 
     metric: str = Field(min_length=1, max_length=100)
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, le=2**63 - 1)
     value: Number
 
 
