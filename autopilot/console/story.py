@@ -79,6 +79,9 @@ def status_view(
     pilot = info.pilot
     words = "none" if pilot is None else f"{pilot.actor}{'' if pilot.alive else ' (silent)'}"
     table.add_row("pilot", words)
+    if info.no_proposals:
+        counts = ", ".join(f"{kind} {count}" for kind, count in sorted(info.no_proposals.items()))
+        table.add_row("no proposal", counts)
     breaker = "; BREAKER OPEN, everything asks" if info.breaker_open else ""
     table.add_row("policy", f"{info.autonomy}{breaker} ({info.policy_digest})")
     _add_guidance(table, info.guidance)

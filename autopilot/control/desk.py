@@ -37,9 +37,14 @@ class Desk:
         """
         core = self._core
         answered = core.ledger.answered(actor, key) if key is not None else None
-        answered = answered or core.ledger.twin(proposal, actor)
         if answered is not None:
             return answered
+        twin = core.ledger.twin(proposal, actor)
+        if twin is not None:
+            if key is not None:  # it must give the same answer when the twin waits no more
+                core.ledger.remember(actor, key, twin.id)
+                core.write_record("status", twin, actor=actor, key=key)
+            return twin
         version = proposal.state_version
         if version is not None and version != core.state_version:
             raise StaleProposal(

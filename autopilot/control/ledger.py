@@ -52,7 +52,7 @@ class Ledger:
         )
         self._records[record.id] = record
         if key is not None:
-            self._keys[actor, key] = record.id
+            self.remember(actor, key, record.id)
         return record
 
     def update(self, proposal_id: str, **changes: Any) -> ProposalRecord:
@@ -72,6 +72,10 @@ class Ledger:
         """What was answered to the same key of the same actor before."""
         found = self._keys.get((actor, key))
         return self._records[found] if found else None
+
+    def remember(self, actor: str, key: str, proposal_id: str) -> None:
+        """Answer that key with that proposal from now on."""
+        self._keys[actor, key] = proposal_id
 
     def twin(self, proposal: Proposal, actor: str) -> ProposalRecord | None:
         """A proposal of the same content by the same actor that still waits."""
@@ -138,6 +142,6 @@ class Ledger:
             self._count = max(self._count, int(record.id.removeprefix("P")))
             key = event.body.get("key")
             if key is not None:
-                self._keys[record.actor, key] = record.id
+                self.remember(record.actor, key, record.id)
             if event.kind == "applied":
                 self.note_applied(record, executed=0, time=event.time)

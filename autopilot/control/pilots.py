@@ -1,17 +1,29 @@
 """Who pilots the run: heartbeats, what pilots say they looked at, and what they asked of models."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from autopilot.control.core import SYSTEM, Core
-from autopilot.schema import Consultation, NoProposal, PilotState
+from autopilot.schema import Consultation, Event, NoProposal, PilotState
 
 
 class Pilots:
-    """Keeps the state of every pilot of a run. Guarded by the control plane's lock."""
+    """Keeps the state of every pilot of a run. Guarded by the control plane's lock.
+
+    Attributes:
+        no_proposals: How often they answered without a proposal, by kind.
+    """
 
     def __init__(self, core: Core) -> None:
+        self.no_proposals: Counter[str] = Counter()
         self._core = core
         self._lost: set[str] = set()
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Count on from the journal of an earlier process of the same run."""
+        self.no_proposals.update(
+            str(e.body["no_proposal"]["kind"]) for e in events if e.kind == "no_proposal"
+        )
 
     def latest(self) -> PilotState | None:
         """Who was heard of last."""
@@ -50,4 +62,5 @@ class Pilots:
             body = {"consultation": consultation.model_dump(mode="json")}
             core.write("consultation", actor, body)
         if no_proposal is not None:
+            self.no_proposals[no_proposal.kind] += 1
             core.write("no_proposal", actor, {"no_proposal": no_proposal.model_dump()})

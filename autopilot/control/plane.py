@@ -113,6 +113,7 @@ class ControlPlane(Readings):
             events = core.recorder.events(0, limit=1_000_000)
             core.ledger.restore(events)
             self._advice.restore(events)
+            self._pilots.restore(events)
             core.failed_canaries = _failed_canaries(events)
             earlier = earlier_run(core.recorder.journal, events)
             left_open = self._go_on(events, earlier) if earlier is not None else []

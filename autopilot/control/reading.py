@@ -59,6 +59,7 @@ class Readings(ABC):
                 breaker_open=core.breaker_open,
                 llm_usd_per_day=core.policy.budget.llm_usd.per_day,
                 llm_usd_spent=core.ledger.llm_usd(core.clock.now()),
+                no_proposals=dict(self._pilots.no_proposals),
                 pilot=self._pilots.latest(),
                 guidance=self._advice.in_force(),
                 last_values=here.last_values(),

@@ -113,7 +113,8 @@ class RecordedSide:
 
     @property
     def _is_adam(self) -> bool:
-        return metrics.SECOND_MOMENT_STALENESS in self.observed() or metrics.EPS_SHARE in self.observed()
+        seen = self.observed()
+        return metrics.SECOND_MOMENT_STALENESS in seen or metrics.EPS_SHARE in seen
 
     def _settings(self) -> dict[str, Setting]:
         settings = {"grad_clip": Setting(name="grad_clip", value=None)} | self._rates()

@@ -111,6 +111,7 @@ class RunInfo(Record):
         guidance: What operators told its agents and have not withdrawn, oldest first.
         llm_usd_per_day: Dollars that the policy lets agents spend on language models in 24 hours.
         llm_usd_spent: What they spent in the last 24 hours, as far as prices are known.
+        no_proposals: How often its agents answered without a proposal, by kind.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -129,6 +130,7 @@ class RunInfo(Record):
     breaker_open: bool = False
     llm_usd_per_day: float = 0.0
     llm_usd_spent: float = 0.0
+    no_proposals: dict[str, int] = Field(default_factory=dict)
     pilot: PilotState | None = None
     guidance: tuple[Guidance, ...] = ()
     last_values: dict[str, Number] = Field(default_factory=dict)

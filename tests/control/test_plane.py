@@ -17,6 +17,7 @@ from autopilot.schema import (
     Evaluate,
     Evidence,
     Finding,
+    NoProposal,
     Note,
     Pause,
     Proposal,
@@ -89,6 +90,19 @@ def test_a_twin_of_what_waits_is_not_filed_again(bench: Make) -> None:
     assert b.propose(Pause(), key="c", actor="agent:other").id != first.id
     b.plane.decide(first.id, "deny", actor=KIM, digest=first.digest)
     assert b.propose(Pause(), key="d").id != first.id
+
+
+def test_a_key_that_was_answered_with_a_twin_gives_that_answer_for_good(
+    bench: Make, tmp_path: Path
+) -> None:
+    policy, place = ASKING.format(on_expiry="nothing"), tmp_path / "journal.sqlite"
+    first = bench(policy, place)
+    twin = first.propose(Pause(), key="a")
+    assert first.propose(Pause(), key="b").id == twin.id
+    first.plane.decide(twin.id, "deny", actor=KIM, digest=twin.digest)
+    assert first.propose(Pause(), key="b").id == twin.id
+    first.plane.close()
+    assert bench(policy, place).propose(Pause(), key="b").id == twin.id
 
 
 def test_a_proposal_against_an_older_state_is_stale_and_says_what_changed(bench: Make) -> None:
@@ -597,3 +611,18 @@ def test_a_knob_that_the_script_turns_all_the_time_does_not_fill_the_journal(ben
         b.clock.time += 1
         b.rows(1)
     assert 2 <= b.kinds().count("capabilities") <= 20
+
+
+def test_answers_without_a_proposal_are_counted_by_kind_over_restarts(
+    bench: Make, tmp_path: Path
+) -> None:
+    place = tmp_path / "journal.sqlite"
+    first = bench(OPEN, place)
+    for kind in ("waiting", "transient", "transient"):
+        said = NoProposal(kind=kind, reason="nobody answers", episode="ep-0001")
+        first.plane.heartbeat(actor="agent:llm", seen_seq=1, no_proposal=said)
+    first.plane.close()
+    again = bench(OPEN, place)
+    said = NoProposal(kind="waiting", reason="let it pass", episode="ep-0001")
+    again.plane.heartbeat(actor="agent:llm", seen_seq=1, no_proposal=said)
+    assert again.plane.info().no_proposals == {"waiting": 2, "transient": 2}

@@ -95,7 +95,7 @@ def act(run: HttpRun, role: Role, key: str, rng: random.Random) -> list[str]:
                 run.decide(record.id, "approve", digest=record.digest)
                 told.append(f"approved {record.id}")
         if not told:
-            told.append(f"filed {key} {run.command((change,), key=key).id}")
+            told.append(f"filed {key} {run.command((change,), key=key, rationale=key).id}")
         time.sleep(0.02)
         return told
     asked = rng.choice((change, SetGradClip(max_norm=rng.uniform(0.5, 9.0)), Note(text=key)))

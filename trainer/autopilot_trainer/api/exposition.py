@@ -28,6 +28,13 @@ def exposition(info: RunInfo, now: float) -> str:
             f"autopilot_{name}{labels} {_number(value)}",
         ]
     lines += [
+        "# HELP autopilot_no_proposals_total Answers of agents without a proposal, by kind.",
+        "# TYPE autopilot_no_proposals_total counter",
+    ]
+    for kind, count in sorted(info.no_proposals.items()):
+        both = f'{{run="{_escaped(info.name)}",kind="{_escaped(kind)}"}}'
+        lines.append(f"autopilot_no_proposals_total{both} {count}")
+    lines += [
         "# HELP autopilot_metric Last value of a metric that the run reports.",
         "# TYPE autopilot_metric gauge",
     ]
