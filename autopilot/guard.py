@@ -4,12 +4,13 @@ The order is fixed: what the run can do at all, then hard limits, then (for agen
 budgets and cool-downs, then the policy's rules: deny before ask before allow.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autopilot.budgets import Ledger
 from autopilot.limits import check_limits
-from autopilot.policy import Policy, Rule
+from autopilot.policy import Budget, Policy, Rule
 from autopilot.schema import (
     Capabilities,
     CheckpointInfo,
@@ -36,6 +37,8 @@ GOES_BACK = frozenset({"rollback", "branch", "switch_branch"})
 """Kinds that may take the run to another state; each uses the rollbacks' budget."""
 
 DAY = 86_400.0
+PER_STEPS = 1000
+"""Steps over which ``budget.interventions.per_1000_steps`` counts."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,11 @@ def review(
     """Judge a proposal.
 
     Returns:
-        The verdict, the rule that decided (a rule's name, or the policy key), and a reason that
-        says what would have been allowed.
+        The verdict, the rule that decided (a rule's name, or the policy key), and a reason. That of
+        a denial by limits, bounds, budget or cool-down ends with what would be allowed, in one of
+        these forms: ``allowed: KIND NAME from LOW to HIGH`` (or ``from LOW``, or ``=VALUE``),
+        ``allowed: at most N``, ``allowed again in N steps`` (or ``H h M min``, or ``once …``,
+        ``after …``).
     """
     verdict = _check_timely(proposal, situation) or review_limits(policy, proposal, situation)
     if verdict is not None:
@@ -184,35 +190,32 @@ def _goings_back(kinds: Iterable[str]) -> int:
 def _check_budgets(
     policy: Policy, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
 ) -> Verdict | None:
-    kinds = _kinds(proposal)
-    if not _counts(kinds):
+    if not _counts(_kinds(proposal)):
         return None
-    budget = policy.budget
-    today = [past for past in history if situation.time - past.time < DAY]
-    recent = [past for past in history if situation.executed - past.executed < 1000]
-    acted_today = sum(_counts(past.kinds) for past in today)
-    acted_recently = sum(_counts(past.kinds) for past in recent)
-    rollbacks = sum(_goings_back(past.kinds) for past in today)
-    skipped = sum(past.skipped_batches for past in today)
-    ledgers = (
-        ("interventions.per_1000_steps", acted_recently, 1, budget.interventions.per_1000_steps),
-        ("interventions.per_day", acted_today, 1, budget.interventions.per_day),
-        ("rollbacks.per_day", rollbacks, _goings_back(kinds), budget.rollbacks.per_day),
-        (
-            "skipped_batches.per_day",
-            skipped,
-            batches_skipped(proposal.interventions),
-            budget.skipped_batches.per_day,
-        ),
-    )
-    for name, used, asked, limit in ledgers:
-        if asked and used + asked > limit:
-            return _deny(
-                f"budget.{name}",
-                f"{used} of {limit} are used and this asks for {asked}; {max(limit - used, 0)} "
-                "are left, beyond that a person must act",
-            )
+    for ledger in _ledgers(policy.budget, proposal, situation, history):
+        if ledger.overdrawn:
+            return _deny(f"budget.{ledger.name}", ledger.reason())
     return None
+
+
+def _ledgers(
+    budget: Budget, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
+) -> Iterator[Ledger]:
+    counted = [past for past in history if _counts(past.kinds)]
+    steps = [PER_STEPS - (situation.executed - past.executed) for past in counted]
+    day = [(past, DAY - (situation.time - past.time)) for past in counted]
+    today = [(past, end) for past, end in day if end > 0]
+    recent, acts = [(1, float(end)) for end in steps if end > 0], [(1, end) for _, end in today]
+    back = [(_goings_back(past.kinds), end) for past, end in today]
+    skipped = [(past.skipped_batches, end) for past, end in today]
+    going, skipping = _goings_back(_kinds(proposal)), batches_skipped(proposal.interventions)
+    often = budget.interventions
+    yield Ledger("interventions.per_1000_steps", "steps", recent, 1, often.per_1000_steps)
+    yield Ledger("interventions.per_day", "seconds", acts, 1, often.per_day)
+    yield Ledger("rollbacks.per_day", "seconds", back, going, budget.rollbacks.per_day)
+    yield Ledger(
+        "skipped_batches.per_day", "seconds", skipped, skipping, budget.skipped_batches.per_day
+    )
 
 
 def _check_cooldown(
@@ -223,11 +226,14 @@ def _check_cooldown(
     if situation.in_flight:
         return _deny(
             "in_flight",
-            f"{situation.in_flight} is on its way and not yet read back; one at a time",
+            f"{situation.in_flight} is on its way, and one at a time is; allowed again once it is "
+            "read back",
         )
     for phase in policy.cooldown.quiet:
         if phase in situation.phases:
-            return _deny("cooldown.quiet", f"nothing is accepted during {phase}; try again after")
+            return _deny(
+                "cooldown.quiet", f"nothing is accepted during {phase}; allowed again after it"
+            )
     last = next((past for past in reversed(history) if _counts(past.kinds)), None)
     if last is None:
         return None
@@ -239,7 +245,7 @@ def _check_cooldown(
         return _deny(
             f"cooldown.{name}",
             f"{passed} steps since the last intervention, {needed} are needed; "
-            f"try again in {needed - passed} steps",
+            f"allowed again in {needed - passed} steps",
         )
     return None
 

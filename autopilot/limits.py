@@ -1,6 +1,11 @@
-"""The policy's hard limits on values: what no actor may leave, unless a person forces it."""
+"""The policy's hard limits on values: what no actor may leave, unless a person forces it.
+
+Every denial ends with what the same check would let through: ``; allowed: scale_lr factor from
+0.05 to 2``.
+"""
 
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import NamedTuple
 
 from autopilot.policy import LearningRateLimits, Limits
@@ -40,10 +45,15 @@ def check_limits(
             if intervention.max_norm < low:
                 return Broken(
                     "limits.grad_clip.min",
-                    f"max_norm {intervention.max_norm:g} is below {low:g}; use {low:g} or more",
+                    f"max_norm {intervention.max_norm:g} is too low; allowed: set_grad_clip "
+                    f"max_norm from {_inward(low, up=True)}",
                 )
     changes = [i for i in interventions if isinstance(i, ScaleLR | SetLR)]
-    return _check_learning_rate(limits.lr, changes, capabilities) if changes else None
+    broken = _check_learning_rate(limits.lr, changes, capabilities) if changes else None
+    if broken is None:
+        return None
+    instead = _instead(limits.lr, changes, capabilities)
+    return broken._replace(reason=f"{broken.reason}; allowed: {instead}")
 
 
 def _check_learning_rate(
@@ -54,8 +64,7 @@ def _check_learning_rate(
     if outcome is None:
         return Broken(
             "limits.lr.total_factor",
-            "the learning rate planned for this step is 0, so no factor over it can be "
-            "judged; use set_lr with value 'plan' or 'schedule', or wait",
+            "the learning rate planned for this step is 0, so no factor over it can be judged",
         )
     low, high, raised, to_plan = outcome
     least, most = limits.total_factor
@@ -63,19 +72,19 @@ def _check_learning_rate(
     if high > most * tolerance or low * tolerance < least:
         return Broken(
             "limits.lr.total_factor",
-            f"this would put the learning rate at {_span(low, high)} times what is planned; "
-            f"allowed is {least:g} to {most:g} in all",
+            f"this would put the learning rate at {_span(low, high)} times what is planned, "
+            f"which may be {least:g} to {most:g} times in all",
         )
     if not to_plan and raised > limits.max_factor * tolerance:
         return Broken(
             "limits.lr.max_factor",
-            f"this raises the learning rate {raised:.4g} times at once; allowed is "
-            f"{limits.max_factor:g}",
+            f"this raises the learning rate {raised:.4g} times at once, which may be "
+            f"{limits.max_factor:g} times",
         )
-    if planned > 0 and low * planned < limits.min and not to_plan:
+    if planned > 0 and low * planned * tolerance < limits.min and not to_plan:
         return Broken(
             "limits.lr.min",
-            f"this takes the learning rate to {low * planned:.3g}; allowed is {limits.min:g}",
+            f"this takes the learning rate to {low * planned:.3g}, below {limits.min:g}",
         )
     return None
 
@@ -86,8 +95,7 @@ def _outcome(
     """What the changes come to in order; None where no factor over the plan exists."""
     scheduled = _setting(capabilities, "lr_scheduled")
     scheduled = planned if scheduled is None else scheduled
-    low, high = _setting(capabilities, "lr_factor_min"), _setting(capabilities, "lr_factor_max")
-    low, high = (1.0 if low is None else low), (1.0 if high is None else high)
+    low, high, _ = _in_force(capabilities)
     least_before, raised, to_plan = low, 1.0, True
     for change in changes:
         factors = _factors_after(change, low, high, planned, scheduled)
@@ -101,6 +109,13 @@ def _outcome(
             to_plan = isinstance(change.value, str) and (to_plan or change.groups is None)
         raised = now_raised if change.groups is None else max(raised, now_raised)
     return _Outcome(low, high, raised, to_plan)
+
+
+def _in_force(capabilities: Capabilities) -> tuple[float, float, float]:
+    """Least and greatest factor over the plan among the groups, and the plan."""
+    low, high = _setting(capabilities, "lr_factor_min"), _setting(capabilities, "lr_factor_max")
+    planned = _setting(capabilities, "lr_plan") or 0.0
+    return (1.0 if low is None else low), (1.0 if high is None else high), planned
 
 
 def _setting(capabilities: Capabilities, name: str) -> float | None:
@@ -137,3 +152,67 @@ def _factors_after(
     if change.groups is None:
         return new_low, new_high
     return min(low, new_low), max(high, new_high)
+
+
+# --- what would be allowed instead ---------------------------------------------------------------
+
+_DIGITS = 6
+_FACTORS = (0.001, 1000.0)
+"""What one ``scale_lr`` may say."""
+
+
+def _instead(
+    limits: LearningRateLimits, changes: Sequence[ScaleLR | SetLR], capabilities: Capabilities
+) -> str:
+    """What the check would let through in place of the changes, of the last one's kind if any."""
+    last = changes[-1]
+    by_value = isinstance(last, SetLR) and not isinstance(last.value, str)
+    low, high = (_values if by_value else _factors)(limits, capabilities)
+    if 0 < low <= high:
+        kind, name = ("set_lr", "value") if by_value else ("scale_lr", "factor")
+        ends = _inward(low, up=True), _inward(high, up=False)
+        groups = last.groups if len(changes) == 1 else None
+        if all(_passes(limits, _change(kind, end, groups), capabilities) for end in ends):
+            return f"{kind} {name} from {ends[0]} to {ends[1]}"
+    for way in ("plan", "schedule") if capabilities.lr_plan_declared else ("schedule",):
+        if _passes(limits, _change("set_lr", way, None), capabilities):
+            return f"set_lr value={way}"
+    return "no change of the learning rate, short of a person's force"
+
+
+def _factors(limits: LearningRateLimits, capabilities: Capabilities) -> tuple[float, float]:
+    """By how much the learning rate in force may be scaled at once: least and most."""
+    low, high, planned = _in_force(capabilities)
+    if low <= 0:
+        return 0.0, 0.0
+    least, most = limits.total_factor
+    floor = limits.min / (low * planned) if planned > 0 else 0.0
+    return (
+        max(least / low, floor, _FACTORS[0]),
+        min(most / high, limits.max_factor, _FACTORS[1]),
+    )
+
+
+def _values(limits: LearningRateLimits, capabilities: Capabilities) -> tuple[float, float]:
+    """What the learning rate may be set to: least and most."""
+    low, _, planned = _in_force(capabilities)
+    least, most = limits.total_factor
+    return max(least * planned, limits.min), min(most, limits.max_factor * low) * planned
+
+
+def _change(kind: str, said: str, groups: tuple[int, ...] | None) -> ScaleLR | SetLR:
+    if kind == "scale_lr":
+        return ScaleLR(factor=float(said), groups=groups)
+    return SetLR.model_validate({"value": said, "groups": groups})
+
+
+def _passes(
+    limits: LearningRateLimits, change: ScaleLR | SetLR, capabilities: Capabilities
+) -> bool:
+    return _check_learning_rate(limits, [change], capabilities) is None
+
+
+def _inward(bound: float, *, up: bool) -> str:
+    """A bound in a few digits, on its allowed side."""
+    context = Context(prec=_DIGITS, rounding=ROUND_CEILING if up else ROUND_FLOOR)
+    return f"{float(context.create_decimal(repr(bound))):g}"

@@ -1,5 +1,6 @@
 """What a run can do at all: interventions checked against the capabilities it publishes."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
@@ -236,9 +237,15 @@ def _check_setting(label: str, value: Scalar, setting: Setting) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         low = float("-inf") if setting.minimum is None else setting.minimum
         high = float("inf") if setting.maximum is None else setting.maximum
-        if not low <= value <= high:  # NaN fails too
-            return f"{label}: expected a value from {low:g} to {high:g}, got {value!r}"
+        if not low <= value <= high or abs(value) > sys.float_info.max:  # NaN fails too
+            return f"{label}: {value!r} is out of bounds; allowed: value{_bounds(setting)}"
     return None
+
+
+def _bounds(setting: Setting) -> str:
+    low = "" if setting.minimum is None else f" from {setting.minimum!r}"
+    high = "" if setting.maximum is None else f" to {setting.maximum!r}"
+    return low + high or " finite"
 
 
 _ARGUMENT_TYPES: dict[str, type | tuple[type, ...]] = {

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from autopilot.cli.output import Json, console, print_json
+from autopilot.consequences import Consequence, by_kind, idle_rules, standing
 from autopilot.errors import BadInput
-from autopilot.policy import DEFAULT_POLICY, Policy, read_policy
-from autopilot.schema import INTERVENTION_TYPES
+from autopilot.policy import DEFAULT_POLICY, read_policy
 
 app = typer.Typer(help="Write a policy file, or check one.", no_args_is_help=True)
 
@@ -33,42 +35,61 @@ def check(
     path: Annotated[Path, typer.Argument(help="The policy file.")],
     json: Json = False,
 ) -> None:
-    """Check a policy file and say what it allows, asks and denies."""
+    """Check a policy file and say what it allows, asks and denies.
+
+    Every line is the guard's own verdict on an example: for each kind of intervention all that an
+    agent can meet, with the plainest case; then limits, budgets, cool-downs and a person.
+    """
     policy = read_policy(path)
-    verdicts = {kind: _speaks(policy, kind) for kind in INTERVENTION_TYPES}
+    verdicts, always, idle = by_kind(policy), standing(policy), idle_rules(policy)
     if json:
-        print_json({"digest": policy.digest(), "policy": policy, "verdicts": verdicts})
+        print_json(
+            {
+                "digest": policy.digest(),
+                "policy": policy,
+                "verdicts": {kind: [_row(c) for c in found] for kind, found in verdicts.items()},
+                "standing": [{**_row(c), "reason": c.verdict.reason} for c in always],
+                "idle_rules": idle,
+            }
+        )
         return
-    limits, budget = policy.limits, policy.budget
-    low, high = limits.lr.total_factor
     console.print(f"{path}: a valid policy ({policy.digest()})")
     console.print(
         f"autonomy {policy.autonomy}; an unanswered question expires after "
         f"{policy.approval.ttl:g} s: {policy.approval.on_expiry}"
     )
-    console.print(
-        f"learning rate: {low:g} to {high:g} times the plan in all, at most "
-        f"{limits.lr.max_factor:g} times up at once, never below {limits.lr.min:g}"
-    )
-    console.print(
-        f"budget: {budget.interventions.per_1000_steps} interventions in 1000 steps, "
-        f"{budget.interventions.per_day} a day, {budget.rollbacks.per_day} rollbacks a day"
-    )
-    for kind, words in verdicts.items():
-        console.print(f"  {kind:<22} {'; '.join(words)}", markup=False)
+    for kinds, rows in _alike(verdicts).items():
+        console.print(f"\n{', '.join(kinds)}", style="bold", markup=False)
+        for decision, case, rule in rows:
+            _print_case(decision, f"{case} ({rule})")
+    console.print("\nwhatever the rules say", style="bold")
+    for found in always:
+        verdict = found.verdict
+        _print_case(verdict.decision, f"{found.case} ({verdict.rule}: {verdict.reason})")
+    for name in idle:
+        console.print(
+            f"\nthe rule “{name}” never decides: something else always does", markup=False
+        )
 
 
-def _speaks(policy: Policy, kind: str) -> list[str]:
-    """What the rules say of a kind, in the order in which they are asked."""
-    if policy.autonomy == "observe":
-        return ["denied: agents observe only"]
-    found = []
-    for verdict in ("deny", "ask", "allow"):
-        for rule in policy.rules:
-            if rule.verdict != verdict or not (kind in rule.kinds or "*" in rule.kinds):
-                continue
-            facts = rule.where.model_dump(exclude_none=True)
-            where = ", ".join(f"{name} = {value}" for name, value in facts.items())
-            held = " (as a suggestion: asks)" if policy.autonomy == "suggest" else ""
-            found.append(f"{verdict}{held} where {where}" if where else f"{verdict}{held}")
-    return [*found, f"otherwise {policy.default}"]
+_Row = tuple[str, str, str]
+
+
+def _row(found: Consequence) -> dict[str, str]:
+    verdict = found.verdict
+    return {"decision": verdict.decision, "rule": verdict.rule, "case": found.case}
+
+
+def _alike(verdicts: dict[str, list[Consequence]]) -> dict[tuple[str, ...], tuple[_Row, ...]]:
+    """Kinds that meet the same verdicts in the same cases, together."""
+    groups: dict[tuple[_Row, ...], tuple[str, ...]] = {}
+    for kind, found in verdicts.items():
+        rows = tuple((c.verdict.decision, c.case, c.verdict.rule) for c in found)
+        groups[rows] = (*groups.get(rows, ()), kind)
+    return {kinds: rows for rows, kinds in groups.items()}
+
+
+def _print_case(decision: str, words: str) -> None:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(f"  {decision:<5}", Text(words))
+    console.print(line)

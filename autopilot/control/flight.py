@@ -50,9 +50,7 @@ class Flight:
     def watching_closely(self) -> bool:
         """An intervention was applied a short while ago."""
         executed = self._core.observation.executed
-        return any(
-            executed - watch.executed_at < _CLOSELY for watch in list(self.watches.values())
-        )
+        return any(executed - watch.executed_at < _CLOSELY for watch in list(self.watches.values()))
 
     def take(self) -> Command | None:
         """The next command to apply, checked once more against the run as it is now."""

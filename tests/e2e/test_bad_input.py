@@ -151,7 +151,8 @@ def test_a_policy_is_written_and_checked(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["policy"]["autonomy"] == "act"
-    assert found["verdicts"]["stop"] == ["ask", "otherwise ask"]
+    rule = "what ends or halts a run needs a person"
+    assert found["verdicts"]["stop"] == [{"decision": "ask", "rule": rule, "case": "always"}]
     assert "a valid policy" in " ".join(autopilot("policy", "check", path).stdout.split())
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import resource
+from collections.abc import Mapping
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from autopilot_trainer.api import problems
 from autopilot_trainer.api.gate import CALLER
@@ -51,7 +52,8 @@ class Connection(H11Protocol):
     @property
     def idle(self) -> bool:
         """No request of it is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP; ends it at once where another answer is under way."""
@@ -73,4 +75,5 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _worth(self) -> tuple[bool, float]:
-        return self.cycle is not None and CALLER in self.scope, self._heard
+        scope: Mapping[str, Any] | None = self.scope
+        return scope is not None and CALLER in scope, self._heard

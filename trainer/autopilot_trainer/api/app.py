@@ -25,6 +25,7 @@ from autopilot.schema import (
     RunInfo,
 )
 from autopilot_trainer.api import problems
+from autopilot_trainer.api.document import describe
 from autopilot_trainer.api.exposition import exposition
 from autopilot_trainer.api.gate import CALLER, Gate
 from autopilot_trainer.api.plane import Plane
@@ -32,6 +33,8 @@ from autopilot_trainer.api.requests import CommandBody, DecisionBody, GuidanceBo
 from autopilot_trainer.api.tail import Tail
 from autopilot_trainer.auth import RANKS, Caller, Role, Tokens
 
+MOST = 2**63 - 1
+"""The largest number that a journal can count to."""
 _STILL_HERE = 15.0
 _LONGEST_WAIT = 60.0
 _PAGE = 100
@@ -56,7 +59,7 @@ Agent = Annotated[Caller, Depends(needs("agent"))]
 Operator = Annotated[Caller, Depends(needs("operator"))]
 Key = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 Id = Annotated[str, Path(min_length=1, max_length=200)]
-After = Annotated[int, Query(ge=0)]
+After = Annotated[int, Query(ge=0, le=MOST)]
 Branch = Annotated[str | None, Query(max_length=200)]
 
 
@@ -111,7 +114,7 @@ def _run_routes(plane: Plane) -> APIRouter:
     def metrics(
         _: Viewer,
         names: Annotated[list[str] | None, Query()] = None,
-        from_step: Annotated[int | None, Query(ge=0)] = None,
+        from_step: Annotated[int | None, Query(ge=0, le=MOST)] = None,
         branch: Branch = None,
         points: Annotated[int | None, Query(ge=4, le=10_000)] = None,
         last: Annotated[int, Query(ge=1, le=10_000)] = 512,
@@ -179,7 +182,7 @@ def _journal_routes(plane: Plane, tail: Tail) -> APIRouter:
     async def events(
         _: Viewer,
         after: After = 0,
-        last_event_id: Annotated[int | None, Header(ge=0)] = None,
+        last_event_id: Annotated[int | None, Header(ge=0, le=MOST)] = None,
     ) -> Response:
         start = after if last_event_id is None else last_event_id
         return StreamingResponse(
@@ -328,6 +331,6 @@ def _open_routes(app: FastAPI, plane: Plane) -> APIRouter:
 
     @router.get("/v1/openapi.json", include_in_schema=False)
     def openapi(_: Viewer) -> Response:
-        return answer(app.openapi())
+        return answer(describe(app))
 
     return router
