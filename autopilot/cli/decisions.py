@@ -1,5 +1,6 @@
 """``autopilot eval decisions``: agents asked, and the table of how they answer."""
 
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ _DRAWS = 20
 
 
 def planned(asked: "Asked", page: Path | None) -> "Plan":
-    """Choose the decisions now, and ask when it is begun, in this very process.
+    """Choose the decisions now, and ask when it is begun.
 
     Raises:
         BadInput: There is no such agent or corpus, or none of its decisions was reviewed.
@@ -29,7 +30,9 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
     from autopilot_evals.agents import make_any_agent
     from autopilot_evals.suites import decisions
 
-    agents = [make_any_agent(name) for name in asked.agents]
+    for name in asked.agents:
+        make_any_agent(name)
+    makes = [partial(make_any_agent, name) for name in asked.agents]
     chosen, unreviewed = decisions.chosen(asked.corpus)
     if not chosen:
         raise BadInput(f"{asked.corpus}: none of its decisions was reviewed")
@@ -37,7 +40,7 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
     def evaluate(engine: "Engine", results: "Results", shown: bool) -> dict[str, object]:
         draws = asked.seeds or _DRAWS
         found = decisions.report(
-            agents, chosen, seeds=draws, unreviewed=unreviewed, results=results
+            makes, chosen, seeds=draws, unreviewed=unreviewed, results=results, engine=engine
         )
         if page is not None:
             from autopilot_evals.report.decisions import decisions_page

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autopilot_evals.corpus import LabelledRun
     from autopilot_evals.scoring.detection import Line
     from autopilot_evals.suites.asked import Asked
-    from autopilot_evals.suites.detection import DetectionReport
+    from autopilot_evals.suites.detection import AgentLines, DetectionReport
     from autopilot_evals.suites.engines import Engine
     from autopilot_evals.suites.results import Results
 
@@ -30,19 +30,23 @@ def planned(asked: "Asked", page: Path | None) -> "Plan":
         BadInput: There is no such agent or corpus, or nothing of it on that side of the split.
     """
     from autopilot_evals.agents import make_any_agent
+    from autopilot_evals.scoring.usage import card_of
     from autopilot_evals.suites import detection
+    from autopilot_evals.suites.answers import read_answers
 
-    agents = [make_any_agent(name) for name in asked.agents]
+    cards = [card_of(make_any_agent(name)) for name in asked.agents]
     runs = _runs(asked)
 
     def evaluate(engine: "Engine", results: "Results", shown: bool) -> dict[str, object]:
         read = detection.read_all(runs, results, engine)
-        found = detection.report(runs, read, seeds=asked.seeds or _DRAWS)
+        answers = read_answers(runs, asked.agents, make_any_agent, results, engine)
+        agents = [(card, answers[card.name]) for card in cards]
+        found = detection.report(runs, read, seeds=asked.seeds or _DRAWS, agents=agents)
         if page is not None:
             from autopilot_evals.report.detection import detection_page
             from autopilot_evals.report.file import write_report
 
-            write_report(page, detection_page(found, runs, read, agents))
+            write_report(page, detection_page(found, runs, read, answers))
         if shown:
             _show(found)
         return detection.as_json(found)
@@ -66,6 +70,7 @@ def _show(found: "DetectionReport") -> None:
 
     for part, lines in found.lines.items():
         console.print(_table(part.replace("_", " "), lines))
+    console.print(_agents_table(found.agents))
     table = Table("kind of event", "must be found", "events", "noticed", "delay", box=None)
     for kind in found.kinds:
         needed = "yes" if kind.needed else "no"
@@ -79,6 +84,27 @@ def _show(found: "DetectionReport") -> None:
         console.print(f"false alarm: {alarm.kind} at {alarm.step}, {run}", markup=False)
     reached = verdict(found.lines["all"][0])
     console.print("target reached" if reached else "[bold]target missed[/bold]")
+
+
+def _agents_table(agents: "Sequence[AgentLines]") -> Table:
+    from autopilot_evals.scoring.usage import cost
+
+    table = Table(title="first proposals to act", box=None, pad_edge=False)
+    table.add_column("agent", no_wrap=True)
+    for name in ("recall", "delay", "false", "proposals", "no proposal", "cost"):
+        table.add_column(name, justify="right", no_wrap=name != "no proposal")
+    for one in agents:
+        line = one.lines["all"]
+        table.add_row(
+            one.card.name,
+            "-" if isnan(line.recall) else f"{line.recall:.2f}",
+            "-" if line.delay_rows is None else f"{line.delay_rows:.3g} rows",
+            f"{line.false_alarms:.0f}",
+            str(one.proposals),
+            ", ".join(f"{count} {kind}" for kind, count in one.silences.items()) or "-",
+            cost(one.spent, one.asked),
+        )
+    return table
 
 
 def _table(title: str, lines: Sequence["Line"]) -> Table:

@@ -38,7 +38,7 @@ def metrics_of(log: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def test_inspect_finds_of_our_agent_what_we_find(tmp_path: Path) -> None:
     log = log_of(tmp_path, "-T", "agent=rules", "--model", "none/none")
-    found = report([RuleAgent()], reviewed(), seeds=1)
+    found = report([RuleAgent], reviewed(), seeds=1)
     ours = found.lines[0]
     theirs = metrics_of(log)
     assert theirs["agreement"]["mean"] == pytest.approx(ours.agreement)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from autopilot.cli import main
-from autopilot_agents.rules import ObserveAgent, RuleAgent
+from autopilot_agents.rules import ObserveAgent
+from autopilot_evals.agents import make_any_agent
 from autopilot_evals.corpus import read_corpus
 from autopilot_evals.forks import ALONE, PILOTED, Applied, Outcome
 from autopilot_evals.labels import LabelledEvent, Labels, write_labels
@@ -23,6 +24,7 @@ from autopilot_evals.report.trials import Trials
 from autopilot_evals.scenarios import SCENARIOS
 from autopilot_evals.scenarios.moves import REFLEXES
 from autopilot_evals.suites import decisions, detection, sandbox
+from autopilot_evals.suites.answers import read_answers
 from autopilot_evals.suites.engines import Processes
 from autopilot_evals.suites.results import Results
 
@@ -179,7 +181,8 @@ def page_of(folder: Path) -> str:
     runs = read_corpus(folder)
     read = detection.read_all(runs, Results(None), Processes(1))
     found = detection.report(runs, read, seeds=1)
-    return detection_page(found, runs, read, [RuleAgent()])
+    answers = read_answers(runs, ["rules"], make_any_agent, Results(None), Processes(1))
+    return detection_page(found, runs, read, answers)
 
 
 def test_the_same_evaluation_gives_the_same_page_byte_for_byte(corpus: Path) -> None:
@@ -232,7 +235,7 @@ def test_a_decisions_report_lists_harmful_answers_first_and_compares_two_agents(
 
 
 def test_one_agent_is_compared_with_nobody() -> None:
-    found = decisions.report([ObserveAgent()], decisions.reviewed(), seeds=1)
+    found = decisions.report([ObserveAgent], decisions.reviewed(), seeds=1)
     assert "Agents compared" not in decisions_page(found)
 
 

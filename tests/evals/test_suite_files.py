@@ -76,7 +76,7 @@ def test_one_file_is_a_whole_evaluation(
     assert (tmp_path / "page-two-agents.html").exists()
     kept = [json.loads(line) for line in out.read_text().splitlines()]
     suites = [row["key"].partition(":")[0] for row in kept]
-    assert suites == ["detection"] * 2 + ["decisions"] * 2 * 65
+    assert suites == ["detection"] * 4 + ["decisions"] * 2 * 65
     code, told, _ = run(capsys, monkeypatch, path, "--jobs", "1")
     assert code == 0
     assert "two-agents" in told

@@ -25,6 +25,7 @@ from autopilot_agents.rules import ObserveAgent, RuleAgent
 from autopilot_evals.baselines.agents import ActsAtRandom, AlwaysAsk, AlwaysGoBack
 from autopilot_evals.labels import LabelledEvent, Labels, write_labels
 from autopilot_evals.report.decisions import decisions_page
+from autopilot_evals.scoring.decisions import Decided
 from autopilot_evals.suites.decisions import as_json, decide, report, reviewed
 from autopilot_evals.suites.results import Results
 
@@ -108,13 +109,13 @@ def test_an_evaluation_goes_on_where_it_stopped(
     out = tmp_path / "results.jsonl"
     first = evaluated(capsys, "detection", "--corpus", corpus, "--out", out)
     lines = out.read_text().splitlines()
-    assert len(lines) == 3
-    out.write_text("\n".join(lines[:2]) + "\n" + lines[2][:40])
+    assert len(lines) == 6  # of each run what was raised, and what the agent said
+    out.write_text("\n".join(lines[:4]) + "\n" + lines[4][:40])
     again = evaluated(capsys, "detection", "--corpus", corpus, "--out", out)
     assert again == first
     write_run(corpus, "healthy", (), 4)
     evaluated(capsys, "detection", "--corpus", corpus, "--out", out)
-    assert len([line for line in out.read_text().splitlines() if '"value"' in line]) > 3
+    assert len([line for line in out.read_text().splitlines() if '"value"' in line]) > 6
 
 
 def test_people_get_a_table(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +172,7 @@ def test_only_the_decisions_that_a_corpus_names_are_asked(
 
 
 def test_the_rule_agent_harms_less_and_agrees_more_than_every_habit() -> None:
-    ours, *habits = report([RuleAgent()], reviewed(), seeds=20).lines
+    ours, *habits = report([RuleAgent], reviewed(), seeds=20).lines
     assert ours.harm_where_to_hold == 0.0
     assert ours.no_op_unseen == 1.0
     assert ours.invented == 0
@@ -181,15 +182,19 @@ def test_the_rule_agent_harms_less_and_agrees_more_than_every_habit() -> None:
 
 
 def test_an_observer_is_one_who_never_acts() -> None:
-    ours, never, *_ = report([ObserveAgent()], reviewed(), seeds=1).lines
+    ours, never, *_ = report([ObserveAgent], reviewed(), seeds=1).lines
     assert ours.harm == never.harm > 0.3
     assert ours.balanced == 0.5
 
 
 def test_one_who_acts_at_random_gives_the_same_answers_for_the_same_seed() -> None:
-    first = decide(ActsAtRandom(3), reviewed())
-    assert first == decide(ActsAtRandom(3), reviewed())
-    assert first != decide(ActsAtRandom(4), reviewed())
+    def drawn(seed: int) -> tuple[Decided, ...]:
+        agent = ActsAtRandom(seed)
+        return decide(lambda: agent, reviewed())
+
+    first = drawn(3)
+    assert first == drawn(3)
+    assert first != drawn(4)
 
 
 class Inventor:
@@ -204,14 +209,14 @@ class Inventor:
 
 
 def test_figures_that_do_not_exist_are_counted() -> None:
-    decided = [one for one in decide(Inventor(), reviewed()) if one.seen]
+    decided = [one for one in decide(Inventor, reviewed()) if one.seen]
     assert {one.invented for one in decided} <= {0, 1}
     assert sum(one.invented for one in decided) >= len(decided) - 5
 
 
 def test_the_habits_are_what_they_are_called() -> None:
-    assert {one.answer for one in decide(AlwaysAsk(), reviewed())} == {"ask"}
-    assert {one.answer for one in decide(AlwaysGoBack(), reviewed())} == {"rollback"}
+    assert {one.answer for one in decide(AlwaysAsk, reviewed())} == {"ask"}
+    assert {one.answer for one in decide(AlwaysGoBack, reviewed())} == {"rollback"}
 
 
 # --- agents that ask a model ----------------------------------------------------------------------
@@ -261,23 +266,23 @@ class Pundit:
 def test_an_agent_is_not_asked_again_for_what_is_already_there(tmp_path: Path) -> None:
     out, some = tmp_path / "out.jsonl", reviewed()[:10]
     first = Pundit()
-    answers = decide(first, some, Results(out))
+    answers = decide(lambda: first, some, Results(out))
     lines = out.read_text().splitlines()
     out.write_text("\n".join(lines[:6]) + "\n" + lines[6][:50])
     again = Pundit()
-    resumed = decide(again, some, Results(out))
+    resumed = decide(lambda: again, some, Results(out))
     assert (first.asked, again.asked) == (10, 4)
     assert resumed[:6] == answers[:6]
-    assert decide(Pundit(), some, Results(out)) == resumed
+    assert decide(Pundit, some, Results(out)) == resumed
     other = Pundit(model="oracle-2")
-    decide(other, some, Results(out))
+    decide(lambda: other, some, Results(out))
     assert other.asked == 10
 
 
 def test_every_kept_row_says_what_it_came_of(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    decide(Pundit(), reviewed()[:2], Results(out))
-    decide(RuleAgent(), reviewed()[:2], Results(out))
+    decide(Pundit, reviewed()[:2], Results(out))
+    decide(RuleAgent, reviewed()[:2], Results(out))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     asked, ruled = rows[0], rows[2]
     policy = read_policy(None).digest()
@@ -291,7 +296,8 @@ def test_every_kept_row_says_what_it_came_of(tmp_path: Path) -> None:
 
 def test_a_decision_costs_what_its_model_took_and_an_unknown_price_is_not_nothing() -> None:
     some = reviewed()[:10]
-    found = report([Pundit(), RuleAgent()], some, seeds=1)
+    pundit = Pundit()
+    found = report([lambda: pundit, RuleAgent], some, seeds=1)
     told: Any = as_json(found)
     assert told["policy"] == read_policy(None).digest()
     assert told["agents"][0] == {"name": "pundit", "model": "oracle-1", "prompt_sha": "5eed"}
@@ -302,7 +308,7 @@ def test_a_decision_costs_what_its_model_took_and_an_unknown_price_is_not_nothin
     assert lines["rules"]["spent"] is lines["never acts"]["spent"] is None
     page = decisions_page(found)
     assert '<td class="word">oracle-1</td><td class="figure">$0.1250</td>' in page
-    page = decisions_page(report([Pundit(price=None)], some, seeds=1))
+    page = decisions_page(report([lambda: Pundit(price=None)], some, seeds=1))
     assert '<td class="word">oracle-1</td><td class="figure">unknown</td>' in page
     assert "$0" not in page
 

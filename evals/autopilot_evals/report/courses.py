@@ -1,15 +1,15 @@
 """What happened in one recorded run, gathered for drawing: its rows, and every mark at its row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from autopilot.ports import Agent
 from autopilot.schema import Finding, Row
+from autopilot_agents.rules import ObserveAgent
 from autopilot_evals.corpus import LabelledRun
-from autopilot_evals.replay import Decision, ReplayReport, replay
-from autopilot_evals.scoring.decisions import answer_of
+from autopilot_evals.replay import replay
 from autopilot_evals.scoring.matching import Alarm, Matching, match
+from autopilot_evals.suites.answers import RunAnswers, Said
 from autopilot_evals.suites.detection import ACTING, OURS, RunAlarms
 
 
@@ -46,16 +46,20 @@ class Course:
         return said[0].metric if said else None
 
 
-def read_course(run: LabelledRun, seen: RunAlarms, agents: Sequence[Agent]) -> Course:
-    """Read a run, and replay it to every agent for what each would have proposed.
+def read_course(run: LabelledRun, seen: RunAlarms, answers: Mapping[str, RunAnswers]) -> Course:
+    """Read a run once more, for its rows and for what its detectors find.
+
+    Args:
+        run: The run.
+        seen: What was raised over it.
+        answers: What each agent said to it, by the agent's name.
 
     Raises:
         BadInput: The recording cannot be read.
     """
     recorded = run.open()
     rows = tuple(recorded.rows())
-    replays = [replay(recorded, agent) for agent in agents]
-    findings = tuple(_placed(replays[0].findings, rows)) if replays else ()
+    findings = tuple(_placed(replay(recorded, ObserveAgent()).findings, rows))
     lanes = {
         "finding": tuple(Mark(row, one.kind) for row, one in findings),
         "alarm": _marks(seen.alarms[OURS]),
@@ -66,7 +70,7 @@ def read_course(run: LabelledRun, seen: RunAlarms, agents: Sequence[Agent]) -> C
         rows=rows,
         matching=match(seen.steps, run.labels.episodes, seen.alarms[OURS]),
         findings=findings,
-        lanes=lanes | {one.agent: _proposals(one) for one in replays},
+        lanes=lanes | {agent: _proposals(one) for agent, one in answers.items()},
     )
 
 
@@ -81,11 +85,11 @@ def _marks(alarms: Sequence[Alarm]) -> tuple[Mark, ...]:
     return tuple(Mark(alarm.row, alarm.kind or "") for alarm in alarms)
 
 
-def _proposals(replayed: ReplayReport) -> tuple[Mark, ...]:
-    return tuple(Mark(one.rows - 1, _words(one)) for one in replayed.decisions)
+def _proposals(answers: RunAnswers) -> tuple[Mark, ...]:
+    return tuple(Mark(one.row, _words(one)) for one in answers.said)
 
 
-def _words(decision: Decision) -> str:
+def _words(one: Said) -> str:
     """What was proposed and what the guard said; in brackets once the run would have left."""
-    said = f"{answer_of(decision.proposal)}: {decision.verdict.decision}"
-    return f"({said})" if decision.hypothetical else said
+    said = f"{one.answer}: {one.verdict}"
+    return f"({said})" if one.hypothetical else said

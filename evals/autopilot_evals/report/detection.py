@@ -1,9 +1,8 @@
 """The report of a detection suite: its tables, and a picture of every event, misses first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from autopilot.ports import Agent
 from autopilot_evals.corpus import LabelledRun
 from autopilot_evals.report.courses import Mark, read_course
 from autopilot_evals.report.episodes import draw_episode
@@ -12,10 +11,13 @@ from autopilot_evals.report.markup import Html, join, page, section, table, tag
 from autopilot_evals.report.words import footer, interval, share, tone
 from autopilot_evals.scoring.detection import KindLine, Line
 from autopilot_evals.scoring.matching import Alarm, Found
+from autopilot_evals.scoring.usage import cost
+from autopilot_evals.suites.answers import RunAnswers
 from autopilot_evals.suites.detection import (
     OURS,
     TARGET_PER_1000,
     TARGET_RECALL,
+    AgentLines,
     DetectionReport,
     RunAlarms,
     verdict,
@@ -52,7 +54,7 @@ def detection_page(
     found: DetectionReport,
     corpus: Sequence[LabelledRun],
     read: Sequence[RunAlarms],
-    agents: Sequence[Agent],
+    answers: Mapping[str, Sequence[RunAnswers]],
 ) -> str:
     """The page of a detection suite.
 
@@ -60,15 +62,15 @@ def detection_page(
         found: Its tables.
         corpus: The labelled runs.
         read: What was raised over each of them, in the same order.
-        agents: Whose proposals to draw in; every run with a picture is replayed to each.
+        answers: By agent, what it said to each of them, in the same order.
 
     Raises:
         BadInput: A recording cannot be read any more.
     """
     subjects = [
         subject
-        for run, seen in zip(corpus, read, strict=True)
-        for subject in _subjects(run, seen, agents)
+        for at, (run, seen) in enumerate(zip(corpus, read, strict=True))
+        for subject in _subjects(run, seen, {name: said[at] for name, said in answers.items()})
     ]
     return page(
         "Detection",
@@ -77,6 +79,7 @@ def detection_page(
             section(f"{part.replace('_', ' ').capitalize()}: {_size(lines[0])}", _line_table(lines))
             for part, lines in found.lines.items()
         ),
+        section("First proposals to act", _agent_table(found.agents)),
         section("By kind of event", _kind_table(found.kinds)),
         tag("p", _WHAT, class_="faint"),
         *_galleries(subjects),
@@ -112,7 +115,7 @@ def _line_table(lines: Sequence[Line]) -> Html:
                 share(line.recall),
                 interval(line.recall_95),
                 share(line.precision),
-                "-" if line.delay_rows is None else f"{line.delay_rows:g} rows",
+                _rows(line.delay_rows),
                 f"{line.false_alarms:,.0f}",
                 share(line.per_1000_steps, 4),
                 share(line.per_1000_rows, 3),
@@ -120,6 +123,41 @@ def _line_table(lines: Sequence[Line]) -> Html:
             for line in lines
         ],
     )
+
+
+def _agent_table(agents: Sequence[AgentLines]) -> Html:
+    """Each agent's line, what it did not answer, and what asking took."""
+    return table(
+        (
+            "agent",
+            "model",
+            "recall",
+            "delay",
+            "false",
+            "proposals",
+            "no proposal",
+            "seconds",
+            "cost",
+        ),
+        [
+            (
+                one.card.name,
+                one.card.model or "-",
+                share(one.lines["all"].recall),
+                _rows(one.lines["all"].delay_rows),
+                f"{one.lines['all'].false_alarms:,.0f}",
+                str(one.proposals),
+                ", ".join(f"{count} {kind}" for kind, count in one.silences.items()) or "-",
+                "-" if one.spent is None else f"{one.spent.seconds:,.0f}",
+                cost(one.spent, one.asked),
+            )
+            for one in agents
+        ],
+    )
+
+
+def _rows(delay: float | None) -> str:
+    return "-" if delay is None else f"{delay:g} rows"
 
 
 def _kind_table(kinds: Sequence[KindLine]) -> Html:
@@ -131,18 +169,20 @@ def _kind_table(kinds: Sequence[KindLine]) -> Html:
                 "yes" if kind.needed else "no",
                 str(kind.events),
                 f"{kind.noticed:g}",
-                "-" if kind.delay_rows is None else f"{kind.delay_rows:g} rows",
+                _rows(kind.delay_rows),
             )
             for kind in kinds
         ],
     )
 
 
-def _subjects(run: LabelledRun, seen: RunAlarms, agents: Sequence[Agent]) -> Iterator[_Subject]:
+def _subjects(
+    run: LabelledRun, seen: RunAlarms, answers: Mapping[str, RunAnswers]
+) -> Iterator[_Subject]:
     labelled = any(event.kind != "healthy" for event in run.labels.episodes)
     if not seen.steps or not (labelled or seen.alarms[OURS]):
         return
-    course = read_course(run, seen, agents)
+    course = read_course(run, seen, answers)
     matching = course.matching
     for one in matching.found:
         fate: Fate = "missed" if one.alarm is None else "found"

@@ -59,10 +59,10 @@ class Metered:
         self._asked += asked
         return asked
 
-    def spent(self) -> Usage | None:
-        """What all of it took."""
+    def asked(self) -> tuple[Consultation, ...]:
+        """Everything, since this one was made."""
         self.consultations()
-        return total(one.usage for one in self._asked)
+        return tuple(self._asked)
 
 
 def total(usages: Iterable[Usage | None]) -> Usage | None:

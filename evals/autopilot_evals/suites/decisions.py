@@ -9,8 +9,9 @@ of them to ask about, by their numbers.
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -37,10 +38,12 @@ from autopilot_evals.scoring.decisions import (
     decision_line,
 )
 from autopilot_evals.scoring.usage import AgentCard, card_of, consulted, total
+from autopilot_evals.suites.engines import Engine, Processes
 from autopilot_evals.suites.results import Results, digest_of, origin_of
 from autopilot_evals.suites.symptoms import Symptom, window_of
 
 FILE = "decisions.jsonl"
+Make = Callable[[], Agent]
 
 
 @dataclass(frozen=True)
@@ -163,29 +166,49 @@ def _number(path: Path, at: int, line: bytes) -> int:
 
 
 def decide(
-    agent: Agent, decisions: Sequence[Decision], results: Results | None = None
+    make: Make,
+    decisions: Sequence[Decision],
+    results: Results | None = None,
+    engine: Engine | None = None,
 ) -> tuple[Decided, ...]:
     """Ask an agent about every decision.
 
     It is not asked again for what ``results`` holds from before, unless its code, its model, its
     prompts, the window or the policy have changed since.
+
+    Args:
+        make: Makes the agent, where it is asked; called for each decision.
+        decisions: What it is asked.
+        results: Where its answers are kept; None keeps none.
+        engine: Where it is asked; None asks here, one after another.
     """
-    kept = results or Results(None)
+    kept, agent = results or Results(None), make()
     origin = origin_of(agent, read_policy(None))
     asks = (origin.agent, origin.model, origin.prompt_sha, _code_of(agent), origin.policy)
     by = ":".join(filter(None, asks))
-    decided = []
-    for decision in decisions:
-        window = decision.window()
-        key = f"decisions:{decision.number}:{_digest(window)}:{by}"
-        known = kept.find(key)
-        if known is None:
-            answer = Answer(agent.propose(window), consulted(agent))
-            kept.add(key, _ANSWER.dump_python(answer, mode="json"), origin)
-        else:
-            answer = _ANSWER.validate_python(known)
-        decided.append(_graded(decision, window, answer))
-    return tuple(decided)
+    windows = [decision.window() for decision in decisions]
+    keys = [
+        f"decisions:{decision.number}:{_digest(window)}:{by}"
+        for decision, window in zip(decisions, windows, strict=True)
+    ]
+    asked = dict(zip(keys, windows, strict=True))
+    left = {key: window for key, window in asked.items() if kept.find(key) is None}
+    for key, answer in (engine or Processes(1)).each(partial(_answer, make), left):
+        kept.add(key, _ANSWER.dump_python(answer, mode="json"), origin)
+    return tuple(
+        _graded(decision, window, _ANSWER.validate_python(kept.find(key)))
+        for decision, window, key in zip(decisions, windows, keys, strict=True)
+    )
+
+
+def _always(agent: Agent) -> Make:
+    """One that draws its answers must not begin anew with each decision."""
+    return lambda: agent
+
+
+def _answer(make: Make, window: Window) -> Answer:
+    agent = make()
+    return Answer(agent.propose(window), consulted(agent))
 
 
 def _digest(window: Window) -> str:
@@ -229,31 +252,38 @@ def _invented(answer: Proposal | NoProposal, window: Window) -> int:
 
 
 def report(
-    agents: Sequence[Agent],
+    agents: Sequence[Make],
     decisions: Sequence[Decision],
     *,
     seeds: int,
     unreviewed: Sequence[int] = (),
     results: Results | None = None,
+    engine: Engine | None = None,
 ) -> DecisionReport:
     """Ask the agents under test, and those that follow a habit.
 
     Args:
-        agents: Those under test.
+        agents: Make those under test.
         decisions: What they are asked about.
         seeds: Times that the agent that acts at random is asked.
         unreviewed: Numbers of the collection without a review, for the report.
         results: Where answers of the agents under test are kept; None keeps none.
+        engine: Where the agents under test are asked; None asks here, one after another.
     """
-    answers = {agent.name: decide(agent, decisions, results) for agent in agents}
+    cards = [card_of(make()) for make in agents]
+    answers = {
+        card.name: decide(make, decisions, results, engine)
+        for card, make in zip(cards, agents, strict=True)
+    }
     lines = [decision_line(name, decided) for name, decided in answers.items()]
-    habits: tuple[Agent, ...] = (NeverAct(), AlwaysAsk(), AlwaysGoBack(), AlwaysHalve())
+    habits = (NeverAct, AlwaysAsk, AlwaysGoBack, AlwaysHalve)
     lines += [decision_line(habit.name, decide(habit, decisions)) for habit in habits]
-    drawn = [one for seed in range(seeds) for one in decide(ActsAtRandom(seed), decisions)]
+    chance = [_always(ActsAtRandom(seed)) for seed in range(seeds)]
+    drawn = [one for make in chance for one in decide(make, decisions)]
     lines.append(decision_line(ActsAtRandom.name, drawn))
     return DecisionReport(
         lines=tuple(lines),
-        agents=tuple(card_of(agent) for agent in agents),
+        agents=tuple(cards),
         answers={
             name: tuple(zip(decisions, decided, strict=True)) for name, decided in answers.items()
         },

@@ -12,8 +12,11 @@ the triage of a live run, row by row. It has two lines.
   are meant not to be found here.
 
 An alarm counts at the row that raised it; the onset that it is dated back to buys nothing.
+
+An agent has a line of its own: its first proposal to act on an episode counts as its alarm.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +25,15 @@ from typing import Any, Literal
 from autopilot import detectors
 from autopilot.control.observation import Observation
 from autopilot.recording import Fork
-from autopilot.schema import Episode, Row
+from autopilot.schema import Episode, Row, Usage
 from autopilot_evals import baselines
 from autopilot_evals.baselines import RULES, AlarmCollector
 from autopilot_evals.baselines.reference import ALWAYS, NEVER, RANDOM, always_alarms, random_alarms
 from autopilot_evals.corpus import LabelledRun
 from autopilot_evals.scoring.detection import KindLine, Line, RunScore, kind_lines, score_line
 from autopilot_evals.scoring.matching import Alarm, Found, match
+from autopilot_evals.scoring.usage import AgentCard, total
+from autopilot_evals.suites.answers import RunAnswers, recording_digest
 from autopilot_evals.suites.engines import Engine
 from autopilot_evals.suites.results import Origin, Results, digest_of
 
@@ -55,6 +60,26 @@ class RunAlarms:
 
 
 @dataclass(frozen=True)
+class AgentLines:
+    """What one agent said to the corpus.
+
+    Attributes:
+        lines: By part of the corpus: its first proposal to act on each episode, as an alarm.
+        proposals: How often it proposed anything.
+        silences: How often it had nothing to propose, by the kind of no proposal.
+        asked: Questions to its models.
+        spent: What asking its models took; None where it has none.
+    """
+
+    card: AgentCard
+    lines: dict[Part, Line]
+    proposals: int
+    silences: dict[str, int]
+    asked: int
+    spent: Usage | None
+
+
+@dataclass(frozen=True)
 class DetectionReport:
     """Tables of a detection suite.
 
@@ -63,12 +88,14 @@ class DetectionReport:
         kinds: Ours by the kind of event, over the whole corpus.
         missed: Events that had to be found and were not.
         cried: False alarms of ours.
+        agents: What each agent said.
     """
 
     lines: dict[Part, tuple[Line, ...]]
     kinds: tuple[KindLine, ...]
     missed: tuple[tuple[str, Found], ...]
     cried: tuple[tuple[str, Alarm], ...]
+    agents: tuple[AgentLines, ...]
 
 
 class OwnAlarms:
@@ -150,7 +177,7 @@ def read_all(corpus: Sequence[LabelledRun], results: Results, engine: Engine) ->
     has changed since.
     """
     rules = _rules_digest()
-    keys = {f"detection:{run.name}:{_digest(run.path)}:{rules}": run for run in corpus}
+    keys = {f"detection:{run.name}:{recording_digest(run)}:{rules}": run for run in corpus}
     left = {key: run for key, run in keys.items() if results.find(key) is None}
     for key, read in engine.each(read_alarms, left):
         results.add(key, {"steps": read.steps, "alarms": _plain(read)}, Origin())
@@ -169,11 +196,6 @@ def _revived(run: str, known: Any) -> RunAlarms:
     return RunAlarms(run, tuple(known["steps"]), alarms)
 
 
-def _digest(recording: Path) -> str:
-    inside = recording.rglob("*") if recording.is_dir() else (recording,)
-    return digest_of(sorted(path for path in inside if path.is_file()))
-
-
 def _rules_digest() -> str:
     """Of the code that raises alarms: results of other code are not ours."""
     core, rules = Path(detectors.__file__).parent, Path(baselines.__file__).parent
@@ -188,29 +210,66 @@ def _rules_digest() -> str:
 
 
 def report(
-    corpus: Sequence[LabelledRun], read: Sequence[RunAlarms], *, seeds: int
+    corpus: Sequence[LabelledRun],
+    read: Sequence[RunAlarms],
+    *,
+    seeds: int,
+    agents: Sequence[tuple[AgentCard, Sequence[RunAnswers]]] = (),
 ) -> DetectionReport:
-    """Score what was raised.
+    """Score what was raised, and what agents said.
 
     Args:
         corpus: The labelled runs.
         read: What was raised over each of them, in the same order.
         seeds: Times that random alarms are drawn.
+        agents: Each with what it said to every run, in the same order.
     """
     pairs = list(zip(corpus, read, strict=True))
-    parts: dict[Part, list[tuple[LabelledRun, RunAlarms]]] = {
-        "all": pairs,
-        "development": [pair for pair in pairs if pair[0].split == "development"],
-        "held_out": [pair for pair in pairs if pair[0].split == "held_out"],
-    }
     ours = [_score(run, seen, seen.alarms[OURS]) for run, seen in pairs]
     return DetectionReport(
-        lines={part: _lines(chosen, seeds) for part, chosen in parts.items() if chosen},
+        lines={part: _lines(chosen, seeds) for part, chosen in _parts(pairs).items()},
         kinds=tuple(kind_lines(OURS, ours)),
         missed=tuple(
             (score.run, one) for score in ours for one in score.matching.found if one.alarm is None
         ),
         cried=tuple((score.run, alarm) for score in ours for alarm in score.matching.false),
+        agents=tuple(_agent_lines(card, answers, pairs) for card, answers in agents),
+    )
+
+
+_Pair = tuple[LabelledRun, RunAlarms]
+
+
+def _parts(pairs: Sequence[_Pair]) -> dict[Part, list[_Pair]]:
+    """The parts of a corpus that hold anything."""
+    parts: dict[Part, list[_Pair]] = {
+        "all": list(pairs),
+        "development": [pair for pair in pairs if pair[0].split == "development"],
+        "held_out": [pair for pair in pairs if pair[0].split == "held_out"],
+    }
+    return {part: chosen for part, chosen in parts.items() if chosen}
+
+
+def _agent_lines(
+    card: AgentCard, answers: Sequence[RunAnswers], pairs: Sequence[_Pair]
+) -> AgentLines:
+    said = {one.run: one for one in answers}
+    consultations = [asked for one in answers for asked in one.consultations]
+    silences: Counter[str] = Counter()
+    for one in answers:
+        silences.update(one.silences)
+    return AgentLines(
+        card=card,
+        lines={
+            part: score_line(
+                card.name, [_score(run, seen, said[run.name].alarms()) for run, seen in chosen]
+            )
+            for part, chosen in _parts(pairs).items()
+        },
+        proposals=sum(len(one.said) for one in answers),
+        silences=dict(sorted(silences.items())),
+        asked=len(consultations),
+        spent=total(one.usage for one in consultations),
     )
 
 
@@ -218,7 +277,7 @@ def _score(run: LabelledRun, seen: RunAlarms, alarms: Sequence[Alarm]) -> RunSco
     return RunScore(run.name, match(seen.steps, run.labels.episodes, alarms))
 
 
-def _lines(pairs: Sequence[tuple[LabelledRun, RunAlarms]], seeds: int) -> tuple[Line, ...]:
+def _lines(pairs: Sequence[_Pair], seeds: int) -> tuple[Line, ...]:
     rows = sum(len(seen.steps) for _, seen in pairs)
     rate = sum(len(seen.alarms[OURS]) for _, seen in pairs) / rows if rows else 0.0
     drawn = [
@@ -271,5 +330,16 @@ def as_json(found: DetectionReport) -> dict[str, object]:
         ],
         "false_alarms": [
             {"run": run, "step": alarm.step, "kind": alarm.kind} for run, alarm in found.cried
+        ],
+        "agents": [
+            {
+                **asdict(one.card),
+                "lines": {part: asdict(line) for part, line in one.lines.items()},
+                "proposals": one.proposals,
+                "no_proposals": one.silences,
+                "asked": one.asked,
+                "spent": None if one.spent is None else one.spent.model_dump(),
+            }
+            for one in found.agents
         ],
     }

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import autopilot
+import autopilot_agents
 from autopilot.errors import BadInput
 from autopilot.policy import Policy
 from autopilot.ports import Agent
+from autopilot_evals.baselines.pilots import PILOTS
 from autopilot_evals.scoring.usage import card_of
 
 _PACKAGES = ("autopilot", "autopilot_agents", "autopilot_trainer", "autopilot_evals")
@@ -111,3 +113,22 @@ def code_digest() -> str:
     """Of all code of this package, as it is installed here."""
     folders = (Path(str(import_module(name).__file__)).parent for name in _PACKAGES)
     return digest_of(file for folder in folders for file in sorted(folder.rglob("*.py")))
+
+
+def deciding_digest(agent: str | None) -> str:
+    """Of everything that finds, decides and judges; empty where no agent does."""
+    if agent is None:
+        return ""
+    core, evals = folder_of(autopilot), Path(__file__).parents[1]
+    folders = (core, core / "control", core / "detectors", core / "schema")
+    code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    if agent in PILOTS:
+        own = [evals / "baselines" / name for name in ("agents.py", "pilots.py")]
+    else:
+        own = sorted(folder_of(autopilot_agents).rglob("*.py"))
+    return digest_of([*code, evals / "forks" / "cadence.py", *own])
+
+
+def folder_of(package: object) -> Path:
+    """Where the code of a package lies."""
+    return Path(str(package.__file__)).parent  # type: ignore[attr-defined]

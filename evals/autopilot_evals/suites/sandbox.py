@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 import autopilot
-import autopilot_agents
 import autopilot_evals
 import autopilot_trainer
 from autopilot.errors import BadInput
 from autopilot.policy import read_policy
 from autopilot.ports import Agent, Consulting
-from autopilot.schema import Usage
+from autopilot.schema import Consultation, Usage
 from autopilot_evals.baselines.pilots import PILOTS
 from autopilot_evals.forks import ALONE, PILOTED, Outcome, fly
 from autopilot_evals.forks.cadence import default_policy
@@ -38,7 +37,14 @@ from autopilot_evals.scenarios import SCENARIOS, Move, Scenario
 from autopilot_evals.scenarios.moves import REFLEXES
 from autopilot_evals.scoring.usage import Metered, card_of, total
 from autopilot_evals.suites.engines import Engine
-from autopilot_evals.suites.results import Origin, Results, digest_of, origin_of
+from autopilot_evals.suites.results import (
+    Origin,
+    Results,
+    deciding_digest,
+    digest_of,
+    folder_of,
+    origin_of,
+)
 
 TARGET_GAIN = 0.8
 TARGET_LEFT_ALONE = 0.95
@@ -68,9 +74,14 @@ class Task:
 
 
 class Flown(Outcome):
-    """What came of one training, and what its agent's models took where it consults any."""
+    """What came of one training, and what its agent's models were asked where it has any."""
 
-    spent: Usage | None = None
+    consultations: tuple[Consultation, ...] = ()
+
+    @property
+    def spent(self) -> Usage | None:
+        """What asking took; None where no model was asked."""
+        return total(one.usage for one in self.consultations)
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,7 @@ def fly_all(
     training = _training_digest()
     origins = {name: _origin(make_agent, name) for name in {task.agent for task in wanted}}
     deciding = {
-        name: ":".join(filter(None, (_deciding_digest(name), origin.model, origin.prompt_sha)))
+        name: ":".join(filter(None, (deciding_digest(name), origin.model, origin.prompt_sha)))
         for name, origin in origins.items()
     }
     keys = {
@@ -171,8 +182,8 @@ def _train(make_agent: MakeAgent, task: Task) -> Flown:
     agent = make_agent(task.agent) if task.agent is not None else None
     meter = Metered(agent) if isinstance(agent, Consulting) else None
     outcome = fly(task.scenario, task.seed, agent=meter or agent, move=task.move)
-    spent = meter.spent() if meter is not None else None
-    return Flown.model_validate({**outcome.model_dump(), "spent": spent})
+    asked = meter.asked() if meter is not None else ()
+    return Flown.model_validate({**outcome.model_dump(), "consultations": asked})
 
 
 def report(
@@ -310,13 +321,13 @@ def _finite(value: object) -> object:
 
 def _training_digest() -> str:
     """Of the code that all trainings share, and of the default policy with its reflexes."""
-    evals, trainer = _folder(autopilot_evals), _folder(autopilot_trainer)
+    evals, trainer = folder_of(autopilot_evals), folder_of(autopilot_trainer)
     return digest_of(
         [
             *sorted((evals / "scenarios").glob("*.py")),
             *(evals / "forks" / name for name in ("flight.py", "lockstep.py")),
             *sorted(trainer.rglob("*.py")),
-            _folder(autopilot) / "policy.py",
+            folder_of(autopilot) / "policy.py",
         ]
     )
 
@@ -324,21 +335,3 @@ def _training_digest() -> str:
 def _own_digest(scenario: Scenario) -> str:
     """Of the file that a scenario stands in."""
     return digest_of([Path(inspect.getfile(scenario.build))])
-
-
-def _deciding_digest(agent: str | None) -> str:
-    """Of everything that finds, decides and judges; empty where no agent does."""
-    if agent is None:
-        return ""
-    core, evals = _folder(autopilot), _folder(autopilot_evals)
-    folders = (core, core / "control", core / "detectors", core / "schema")
-    code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    if agent in PILOTS:
-        own = [evals / "baselines" / name for name in ("agents.py", "pilots.py")]
-    else:
-        own = sorted(_folder(autopilot_agents).rglob("*.py"))
-    return digest_of([*code, evals / "forks" / "cadence.py", *own])
-
-
-def _folder(package: object) -> Path:
-    return Path(str(package.__file__)).parent  # type: ignore[attr-defined]

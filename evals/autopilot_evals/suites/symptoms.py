@@ -1,6 +1,6 @@
 """A window of a run with one symptom, made up from what people said they saw."""
 
-from math import sin
+from math import inf, sin
 from typing import Literal
 
 from autopilot.schema import (
@@ -141,6 +141,7 @@ def _run(last: Row) -> RunInfo:
         policy_digest="reviewed",
         autonomy="act",
         last_values=last.values,
+        llm_usd_per_day=inf,  # nobody's run pays for it: the money is who evaluates's own
     )
 
 
