@@ -1,14 +1,14 @@
 """Agents that ask a model are evaluated like any other, against any server; figures by hand."""
 
 import json
+import os
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.flying import AUTOPILOT, PATIENCE, environment, strict
+from e2e.flying import AUTOPILOT, PATIENCE, environment, strict, until
 from evals.test_suites import write_run
 from fake_llm import FakeLLM, called
 
@@ -56,6 +56,15 @@ def evaluated(model: FakeLLM, *words: object) -> Any:
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def is_any_left(group: int) -> bool:
+    """Whether any process of the group is alive."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def took(spent: dict[str, Any], calls: int) -> None:
@@ -110,15 +119,14 @@ def test_decisions_go_on_after_a_kill_and_cost_what_their_requests_took(tmp_path
     command = [*AUTOPILOT, "eval", "decisions", "--agent", "llm", "--jobs", "2", "--out", str(out)]
     with FakeLLM([called(("wait", {"rationale": "all well", "why": "benign"}))]) as model:
         begun = subprocess.Popen(
-            command, env=aboard(model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        until = time.monotonic() + PATIENCE
-        while not out.exists() or out.read_bytes().count(b"\n") < 5:
-            assert begun.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
+            command, env=aboard(model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        until(lambda: out.exists() and out.read_bytes().count(b"\n") >= 5)
+        assert begun.poll() is None
         begun.kill()
         begun.wait()
+        until(lambda: not is_any_left(begun.pid))  # those that worked for it end too
         kept = out.read_bytes()
         whole = kept[: kept.rindex(b"\n") + 1]
         found = evaluated(model, "decisions", "--out", out)

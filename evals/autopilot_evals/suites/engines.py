@@ -8,13 +8,14 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, Protocol, TypeVar
 
 from autopilot.errors import AutopilotError, BadInput
@@ -62,7 +63,9 @@ class Processes:
                 yield key, _told(key, work, item)
             return
         with ExitStack() as stack:
-            pool = ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"))
+            pool = ProcessPoolExecutor(
+                self.jobs, mp_context=get_context("spawn"), initializer=_end_with_parent
+            )
             # Interrupted, or after a failure, only what is under way is waited for.
             stack.callback(pool.shutdown, cancel_futures=True)
             futures = {pool.submit(_told, key, work, item): key for key, item in items.items()}
@@ -72,6 +75,18 @@ class Processes:
                 except BrokenProcessPool as error:
                     raise AutopilotError(_DIED) from error
                 yield futures[future], result
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None, "only a worker does this"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # its work is nobody's any more, and may never end by itself
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 @dataclass(frozen=True)
