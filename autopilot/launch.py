@@ -69,7 +69,7 @@ def launch(
     environment: Mapping[str, str] | None = None,
     resume: bool = False,
 ) -> Launched:
-    """Start a training process that records itself in ``run_dir``.
+    """Start a training process that records itself in ``run_dir``, in a session of its own.
 
     Args:
         command: Program and arguments.
@@ -97,7 +97,12 @@ def launch(
     stale = _published_at(run_dir)
     try:
         process = subprocess.Popen(  # noqa: S603 (what the user asked to run)
-            list(command), env=settings, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            list(command),
+            env=settings,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     except OSError as error:
         raise BadInput(f"{command[0]}: cannot be started: {error.strerror}") from error

@@ -6,7 +6,7 @@ differs. It keeps no state that matters: kill it, start it again, and it goes on
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from autopilot.errors import Refused, Unreachable
@@ -44,6 +44,7 @@ class Autopilot:
             the policy's expiry.
         apart: Ask an agent that consults a model on a thread of its own: the loop goes on looking
             at the run, people's answers and its own heartbeat meanwhile.
+        tell: Called with new events, before anything is proposed or asked because of them.
         retry_seconds: After so long an agent that waits is asked again even though no step passed.
             Infinity where time is recorded, or stands still for the pilot.
     """
@@ -52,6 +53,7 @@ class Autopilot:
     agent: Agent
     approver: Approver | None = None
     apart: bool = False
+    tell: Callable[[Sequence[Event]], None] | None = None
     retry_seconds: float = 2.0
     seen_seq: int = 0
     ended: bool = False
@@ -82,6 +84,8 @@ class Autopilot:
         events = self.run.events(self.seen_seq, wait=self._patience(wait))
         if events:
             self.seen_seq = events[-1].seq
+        if events and self.tell is not None:
+            self.tell(events)
         if self._run_is_over(events):
             self.ended = True
             self._withdraw_all("the run has ended")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autopilot.cli.output import Json, RunArgument, console, print_json
+from autopilot.cli.output import Json, RunArgument, console, look, print_json
 from autopilot.client import HttpRun, connect
 from autopilot.console.typed import make_intervention, parse_values
 from autopilot.console.words import change_words, interventions_words, proof_words
@@ -63,7 +63,8 @@ def do(
 
 def pending(run: RunArgument, json: Json = False) -> None:
     """List the proposals that wait for a person."""
-    from autopilot.console.approver import advice_view, proposal_view
+    from autopilot.console.question import advice_view, question_view
+    from autopilot.policy import parse_policy
     from autopilot.window import build_window
 
     with connect(run, "viewer", "pending") as live:
@@ -74,12 +75,13 @@ def pending(run: RunArgument, json: Json = False) -> None:
         if not records:
             console.print("nothing waits for a person")
         episodes = {episode.id: episode for episode in live.episodes()}
-        reviews = _reviews(live)
+        reviews, policy = _reviews(live), parse_policy(live.policy_text())
         for record in records:
             episode = episodes.get(record.proposal.episode or "")
-            console.print(proposal_view(record, build_window(live, episode)))
+            window = build_window(live, episode)
+            console.print(question_view(record, window, policy, look(), console.width))
             for review in reviews.get(record.id, ()):
-                console.print(advice_view(review))
+                console.print(advice_view(review, look()))
             console.print(
                 f"autopilot approve {run} {record.id}   or   autopilot deny {run} {record.id}"
             )

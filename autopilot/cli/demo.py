@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autopilot.cli.output import Json, console, print_json
+from autopilot.cli.output import Json, console, look, print_json
 from autopilot.errors import BadInput
 
 
@@ -59,9 +59,10 @@ def demo(
     )
     if ask and sys.stdin.isatty() and not json:
         from autopilot.console.approver import TerminalApprover
+        from autopilot.policy import read_policy
 
         flight.approver = lambda launched: TerminalApprover(
-            launched.connect("operator", "terminal"), console
+            launched.connect("operator", "terminal"), read_policy(flight.policy), console, look()
         )
     if not json:
         console.print(f"[bold]{chosen.title}[/bold]: {chosen.summary}\n")

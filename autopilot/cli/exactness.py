@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autopilot.cli.output import console, print_json
+from autopilot.cli.signals import signals_to
 from autopilot.errors import BadInput
 from autopilot.launch import launch
 
@@ -22,7 +23,9 @@ def checked(command: Sequence[str], folder: Path, policy: Path | None, as_json: 
         BadInput: The process failed, or did not come as far as the check reaches.
     """
     environment = {"AUTOPILOT_CHECK_EXACT": str(_STEPS)}
-    code = launch(command, run_dir=folder, policy=policy, environment=environment).exit_code()
+    launched = launch(command, run_dir=folder, policy=policy, environment=environment)
+    with signals_to(launched):
+        code = launched.exit_code()
     try:
         verdict = json.loads((folder / _VERDICT).read_text())
     except OSError as error:

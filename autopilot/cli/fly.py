@@ -1,11 +1,9 @@
 """``run`` and ``watch``: piloting a run."""
 
 import contextlib
-import signal
 import sys
 import tempfile
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +12,14 @@ from typing import Annotated
 import typer
 
 from autopilot.cli.exactness import checked
-from autopilot.cli.output import Json, RunArgument, console
+from autopilot.cli.output import Json, RunArgument, console, look
 from autopilot.cli.restarts import Restarting
+from autopilot.cli.signals import Signals, signals_to
 from autopilot.client import HttpRun, connect
 from autopilot.console.approver import TerminalApprover
-from autopilot.errors import AutopilotError, BadInput, JournalError, Unreachable
+from autopilot.errors import AutopilotError, BadInput, JournalError
 from autopilot.journal import Journal
-from autopilot.launch import Launched, launch
+from autopilot.launch import launch
 from autopilot.loop import Autopilot
 from autopilot.policy import parse_policy, read_policy
 from autopilot.ports import Agent
@@ -106,16 +105,16 @@ def run(
         launched = launch(
             command, run_dir=folder, policy=policy, wait_for_pilot=_PILOT_LIMIT, resume=resume
         )
-        with _signals_to(launched) as asked_to_end:
+        with signals_to(launched) as signals:
             try:
                 if launched.wait_until_up(_START_LIMIT):
-                    told = _pilot(launched, chosen, json, told)
+                    told = _pilot(signals, chosen, json, told)
             except AutopilotError as error:
                 words = f"autopilot: the pilot stopped: {error}; training goes on"
                 print(words, file=sys.stderr)
             code = launched.exit_code()
             told = _tell_rest(folder, json, told)
-            if asked_to_end or not restarting.after(code, folder):
+            if signals.passed_on or not restarting.after(code, folder):
                 break
         resume = True
     if code == 0 and not (folder / "run.json").exists():
@@ -143,7 +142,7 @@ def watch(
             operator = stack.enter_context(connect(run, "operator", "terminal"))
             approver = _approver(operator, stack)
         with contextlib.suppress(KeyboardInterrupt):
-            _fly(Autopilot(live, pilot, approver, apart=True), json)
+            _fly(Autopilot(live, pilot, approver, apart=True), approver, json)
 
 
 @dataclass(frozen=True)
@@ -162,31 +161,35 @@ class _Chosen:
         return make_agent(self.name, Terms(self.model, self.base_url, run, policy))
 
 
-def _pilot(launched: Launched, chosen: _Chosen, json: bool, told: int) -> int:
+def _pilot(signals: Signals, chosen: _Chosen, json: bool, told: int) -> int:
     """Pilot until the run ends; tells of events after that one, and returns the last told."""
+    launched = signals.launched
     with launched.connect("agent", chosen.name) as live, contextlib.ExitStack() as stack:
         agent = chosen.make(live)
         approver = None
         if not json and sys.stdin.isatty():
             operator = stack.enter_context(launched.connect("operator", "terminal"))
-            approver = _approver(operator, stack)
-        return _fly(Autopilot(live, agent, approver, apart=True), json, told)
+            approver = signals.approver = _approver(operator, stack)
+        return _fly(Autopilot(live, agent, approver, apart=True), approver, json, told)
 
 
 def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprover:
-    approver = TerminalApprover(operator, console)
+    policy = parse_policy(operator.policy_text())
+    approver = TerminalApprover(operator, policy, console, look())
     stack.callback(approver.close)
     return approver
 
 
-def _fly(autopilot: Autopilot, json: bool, told: int = 0) -> int:
-    while not autopilot.ended:
-        try:
-            events = [event for event in autopilot.look(wait=5.0) if event.seq > told]
-        except Unreachable:
-            break
-        _tell(events, json)
-        told = events[-1].seq if events else told
+def _fly(autopilot: Autopilot, approver: TerminalApprover | None, json: bool, told: int = 0) -> int:
+    def tell(events: Sequence[Event]) -> None:
+        nonlocal told
+        new = [event for event in events if event.seq > told]
+        told = max(told, events[-1].seq)
+        if _tell(new, json) and approver is not None:
+            approver.remind()
+
+    autopilot.tell = tell
+    autopilot.fly()
     return told
 
 
@@ -201,14 +204,15 @@ def _tell_rest(folder: Path, json: bool, told: int) -> int:
     return events[-1].seq if events else told
 
 
-def _tell(events: Sequence[Event], json: bool) -> None:
+def _tell(events: Sequence[Event], json: bool) -> bool:
+    """Tell of events; whether there was anything to tell a person."""
     from autopilot.console.story import print_story
 
     if not json:
-        print_story(console, events)
-        return
+        return print_story(console, events)
     for event in events:
         print(event.model_dump_json(), file=sys.stderr, flush=True)
+    return False
 
 
 def _check_writable(folder: Path) -> None:
@@ -223,27 +227,3 @@ def _check_writable(folder: Path) -> None:
         raise BadInput(
             f"run directory {folder}: {above} cannot be written to: {error.strerror}"
         ) from error
-
-
-@contextlib.contextmanager
-def _signals_to(launched: Launched) -> Iterator[list[int]]:
-    """Pass a request to end on to the training process, and wait for it to end by itself.
-
-    Ctrl-C reaches it without our help: it is in the terminal's foreground like us.
-
-    Yields:
-        The signals that came so far.
-    """
-    came: list[int] = []
-
-    def forward(number: int, frame: types.FrameType | None) -> None:
-        came.append(number)
-        if number != signal.SIGINT and launched.process.poll() is None:
-            launched.process.send_signal(number)
-
-    before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

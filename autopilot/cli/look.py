@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autopilot.cli.output import Json, RunArgument, console, print_json
+from autopilot.cli.output import Json, RunArgument, console, look, print_json
 from autopilot.client import HttpRun, connect
 from autopilot.errors import NotARun, Unreachable
 from autopilot.schema import Event
@@ -37,7 +37,7 @@ def status(run: RunArgument, json: Json = False) -> None:
     if json:
         print_json({"run": info, "episodes": episodes, "proposals": proposals})
         return
-    console.print(status_view(info, rows, episodes, proposals))
+    console.print(status_view(info, rows, episodes, proposals, look(), console.width))
 
 
 def _last_status(folder: Path, json: bool) -> None:
@@ -50,7 +50,7 @@ def _last_status(folder: Path, json: bool) -> None:
         identity = {name: getattr(end, name) for name in names}
         print_json({"run": identity, "episodes": end.episodes, "proposals": end.proposals})
         return
-    console.print(ended_view(end))
+    console.print(ended_view(end, look(), console.width))
 
 
 def log(

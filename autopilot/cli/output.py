@@ -1,18 +1,29 @@
 """How commands print: for people through rich, for programs as JSON."""
 
+import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_json
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from autopilot.console.facts import Look
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, or the URL of its control API.")
 ]
 
-console = Console(highlight=False)
+_PLAIN = os.environ.get("AUTOPILOT_PLAIN", "0") not in ("", "0")
+
+console = Console(highlight=False, color_system=None if _PLAIN else "auto")
+
+
+def look() -> "Look":
+    """How people are shown things: drawn, or plainly where ``AUTOPILOT_PLAIN`` asks for it."""
+    return "plain" if _PLAIN else "drawn"
 
 
 def print_json(value: Any, *, line: bool = False) -> None:

@@ -14,24 +14,19 @@ from typing import Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
+from autopilot.console.facts import Look
+from autopilot.console.question import advice_view, details_view, question_view
 from autopilot.console.typed import with_values
-from autopilot.console.words import clean, interventions_words, number, sparkline
+from autopilot.console.words import clean, interventions_words
 from autopilot.errors import AutopilotError, BadInput, OutOfBounds, Unsupported
-from autopilot.schema import (
-    Consultation,
-    Intervention,
-    ProposalRecord,
-    Window,
-    metrics,
-)
+from autopilot.policy import Policy
+from autopilot.schema import Consultation, Intervention, ProposalRecord, Window
 
-_SHOWN_METRICS = 6
-"""Columns of the details that fit a terminal of 80."""
-_KEYS = "[a]pprove  [m]odify  [d]eny  [?] details  [l]ater"
+_KEYS: dict[Look, str] = {
+    "drawn": "[a]pprove  [m]odify  [d]eny  [?] details  [l]ater",
+    "plain": "type a to approve, m to modify, d to deny, ? for details or l for later, then Enter.",
+}
 
 
 class Decider(Protocol):
@@ -54,18 +49,34 @@ class _Case:
     window: Window
 
 
+class _PutOff(Exception):
+    """The person turned to something else."""
+
+
 class TerminalApprover:
     """Asks on the terminal, one proposal at a time, in a thread of its own.
 
     Args:
         decider: Takes the answers.
+        policy: That of the run, for what it says of canaries and of questions without an answer.
         console: Where to show; its file and ``answers`` should be the same terminal.
+        look: How to show it.
         answers: Where lines are read from.
     """
 
-    def __init__(self, decider: Decider, console: Console, answers: TextIO = sys.stdin) -> None:
+    def __init__(
+        self,
+        decider: Decider,
+        policy: Policy,
+        console: Console,
+        look: Look = "drawn",
+        answers: TextIO = sys.stdin,
+    ) -> None:
         self._decider = decider
+        self._policy = policy
         self._console = console
+        self._look: Look = look
+        self._interrupted = threading.Event()
         self._lines = LineReader(answers)
         self._waiting: deque[_Case] = deque()
         self._settled: dict[str, str] = {}
@@ -88,8 +99,24 @@ class TerminalApprover:
             self._advice[proposal_id] = review
             looking = self._asked == proposal_id
         if looking:
-            self._console.print(advice_view(review))
-            self._console.print(f"{proposal_id}: {_KEYS}", markup=False)
+            self._console.print(advice_view(review, self._look))
+            self._print_keys(proposal_id)
+
+    def remind(self) -> None:
+        """Say again what can be typed, where something else was printed below the question."""
+        asked = self._asked
+        if asked is not None:
+            self._print_keys(asked)
+
+    def put_off(self) -> bool:
+        """Put the question off that stands before the person; whether there is any.
+
+        Called from a signal's handler: it takes no lock.
+        """
+        if self._asked is None or self._interrupted.is_set():
+            return False
+        self._interrupted.set()
+        return True
 
     def withdraw(self, proposal_id: str, reason: str) -> None:
         """It was settled elsewhere."""
@@ -125,14 +152,24 @@ class TerminalApprover:
 
     def _ask(self, case: _Case) -> None:
         self._lines.discard()  # what was typed before this proposal was seen is no answer to it
-        self._console.print(proposal_view(case.record, case.window))
+        self._interrupted.clear()
+        self._print_question(case)
         with self._wake:
             self._asked = case.record.id
             review = self._advice.get(case.record.id)
         if review is not None:
-            self._console.print(advice_view(review))
+            self._console.print(advice_view(review, self._look))
+        try:
+            self._take_answers(case)
+        except _PutOff:
+            self._console.print(
+                f"{case.record.id} waits; `autopilot pending` shows it again. "
+                "Ctrl-C once more ends the training"
+            )
+
+    def _take_answers(self, case: _Case) -> None:
         while True:
-            self._console.print(f"{case.record.id}: {_KEYS}", markup=False)
+            self._print_keys(case.record.id)
             answer = self._read(case.record.id)
             if answer is None:
                 reason = self._settled.get(case.record.id, "the run has ended")
@@ -140,6 +177,14 @@ class TerminalApprover:
                 return
             if self._answer(case, answer.strip().lower()):
                 return
+
+    def _print_question(self, case: _Case) -> None:
+        width = self._console.width
+        view = question_view(case.record, case.window, self._policy, self._look, width)
+        self._console.print(view)
+
+    def _print_keys(self, proposal_id: str) -> None:
+        self._console.print(f"{proposal_id}: {_KEYS[self._look]}", markup=False)
 
     def _answer(self, case: _Case, answer: str) -> bool:
         """Act on an answer; whether the case is done here."""
@@ -151,7 +196,8 @@ class TerminalApprover:
             case "m" | "modify":
                 return self._modify(case)
             case "?" | "details":
-                self._console.print(details_view(case.record, case.window))
+                self._print_question(case)
+                self._console.print(details_view(case.window))
             case "l" | "later":
                 self._console.print(
                     f"[dim]{case.record.id} waits; `autopilot pending` shows it again[/dim]"
@@ -194,11 +240,17 @@ class TerminalApprover:
         return self._decide(case, "modify", tuple(changed))
 
     def _read(self, proposal_id: str) -> str | None:
-        """The next line; None once the proposal is settled elsewhere."""
+        """The next line; None once the proposal is settled elsewhere.
+
+        Raises:
+            _PutOff: The person turned to something else.
+        """
         while True:
             with self._wake:
                 if self._closed or proposal_id in self._settled:
                     return None
+            if self._interrupted.is_set():
+                raise _PutOff
             line = self._lines.read(0.2)
             if line is not None:
                 return line
@@ -234,60 +286,3 @@ class LineReader:
             self._pending += read
         line, _, self._pending = self._pending.partition(b"\n")
         return line.decode(errors="replace")
-
-
-def proposal_view(record: ProposalRecord, window: Window) -> Panel:
-    """What a person needs to decide, on half a screen."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    proposal, episode = record.proposal, window.episode
-    losses = [row.values[metrics.LOSS] for row in window.table if metrics.LOSS in row.values]
-    if losses:
-        table.add_row("loss", f"{sparkline(losses, 40)}  {number(losses[-1])}")
-    if episode is not None:
-        table.add_row("seen", Text(clean(f"{episode.kind}, {episode.diagnosis}: {episode.reason}")))
-    for cited in proposal.evidence[:4]:
-        table.add_row(
-            "", Text(f"{clean(cited.metric)} = {number(cited.value)} at step {cited.step}")
-        )
-    table.add_row("proposed", Text(interventions_words(proposal.interventions)))
-    table.add_row("why", Text(clean(proposal.rationale)))
-    settings = window.run.capabilities.settings
-    now = ", ".join(
-        f"{n} {number(settings[n].value)}" for n in ("lr", "grad_clip") if n in settings
-    )
-    table.add_row("in force now", f"step {window.run.step}, {now}")
-    if proposal.expected_effect:
-        table.add_row("expected", Text(clean(proposal.expected_effect)))
-    table.add_row("asks because", Text(clean(record.verdict.reason)))
-    table.add_row("undo", "autopilot undo; undone by itself if its canary fails")
-    if record.expires_at is not None:
-        left = max(0.0, record.expires_at - time.time())
-        held = window.run.status in ("held", "paused")
-        meanwhile = "training waits" if held else "training goes on meanwhile"
-        table.add_row("time left", f"{left / 60:.0f} min; {meanwhile}")
-    return Panel(table, title=f"{record.id} by {record.actor}", title_align="left")
-
-
-def advice_view(review: Consultation) -> Panel:
-    """What a model has to say of a proposal; its figures were checked by code."""
-    text = Text(clean(review.text) or f"no answer: {review.outcome}")
-    if review.unverified:
-        words = f"\n{review.unverified} of the figures in it were NOT found in the run's journal"
-        text.append(words, style="bold red")
-    return Panel(text, title=f"{clean(review.model, 80)} on {review.proposal}", title_align="left")
-
-
-def details_view(record: ProposalRecord, window: Window) -> Table:
-    """The window's last rows and the proposal's text, for a closer look."""
-    names = [s.metric for s in window.summaries][:_SHOWN_METRICS]
-    table = Table("step", *names, box=None)
-    for row in window.table[-14:]:
-        span = str(row.last_step)
-        if row.first_step != row.last_step:
-            span = f"{row.first_step}-{row.last_step}"
-        table.add_row(
-            span, *(number(row.values[name]) if name in row.values else "" for name in names)
-        )
-    return table

@@ -1,13 +1,13 @@
 """The journal as a story, and the state of a run, drawn with rich."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from autopilot.console.facts import Fact, Look, course, facts_view
 from autopilot.console.words import (
     change_words,
     clean,
@@ -15,7 +15,6 @@ from autopilot.console.words import (
     interventions_words,
     number,
     proof_words,
-    sparkline,
 )
 from autopilot.recording import EndedRun
 from autopilot.schema import Episode, Event, Guidance, ProposalRecord, Row, RunInfo, metrics
@@ -56,83 +55,70 @@ def event_line(event: Event, *, times: bool = True) -> Text | None:
     return line
 
 
-def print_story(console: Console, events: Iterable[Event]) -> None:
-    """Print events as a story."""
-    for event in events:
-        line = event_line(event)
-        if line is not None:
-            console.print(line, soft_wrap=True)
+def print_story(console: Console, events: Iterable[Event]) -> bool:
+    """Print events as a story; whether there was anything to print."""
+    lines = [line for line in map(event_line, events) if line is not None]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return bool(lines)
 
 
 def status_view(
     info: RunInfo,
-    rows: list[Row],
-    episodes: list[Episode],
-    proposals: list[ProposalRecord],
+    rows: Sequence[Row],
+    episodes: Sequence[Episode],
+    proposals: Sequence[ProposalRecord],
+    look: Look,
+    width: int,
 ) -> RenderableType:
     """The state of a run on one screen."""
-    table = _grid()
     of = f" of {info.steps}" if info.steps else ""
-    table.add_row("state", f"{info.status}, step {info.step}{of}, branch {info.branch}")
-    table.add_row("loss", _course(rows))
-    table.add_row("in force", Text(_in_force(info)))
     pilot = info.pilot
     words = "none" if pilot is None else f"{pilot.actor}{'' if pilot.alive else ' (silent)'}"
-    table.add_row("pilot", words)
+    breaker = "; BREAKER OPEN, everything asks" if info.breaker_open else ""
+    facts = [
+        ("state", f"{info.status}, step {info.step}{of}, branch {info.branch}"),
+        ("loss", course(_losses(rows), look, width)),
+        ("in force", _in_force(info)),
+        ("pilot", words),
+    ]
     if info.no_proposals:
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted(info.no_proposals.items()))
-        table.add_row("no proposal", counts)
-    breaker = "; BREAKER OPEN, everything asks" if info.breaker_open else ""
-    table.add_row("policy", f"{info.autonomy}{breaker} ({info.policy_digest})")
-    _add_guidance(table, info.guidance)
-    _add_matters(table, episodes, proposals)
-    for fault in info.faults:
-        table.add_row("fault", Text(clean(fault), style="red"))
-    return Panel(table, title=Text(clean(info.name)), title_align="left")
+        facts.append(("no proposal", counts))
+    facts.append(("policy", f"{info.autonomy}{breaker} ({info.policy_digest})"))
+    facts += [*_guidance(info.guidance), *_matters(episodes, proposals)]
+    facts += [("FAULT", fault) for fault in info.faults]
+    return facts_view(info.name, facts, look)
 
 
-def ended_view(run: EndedRun) -> RenderableType:
+def ended_view(run: EndedRun, look: Look, width: int) -> RenderableType:
     """The last state of a run that is over, on one screen."""
-    table = _grid()
-    state = f"{run.status} at step {run.step}, branch {run.branch}: {run.reason}"
-    table.add_row("state", Text(clean(state)))
-    table.add_row("loss", _course(run.rows))
-    _add_guidance(table, run.guidance)
-    _add_matters(table, run.episodes, run.proposals)
-    return Panel(table, title=Text(clean(run.name)), title_align="left")
+    facts = [
+        ("state", f"{run.status} at step {run.step}, branch {run.branch}: {run.reason}"),
+        ("loss", course(_losses(run.rows), look, width)),
+        *_guidance(run.guidance),
+        *_matters(run.episodes, run.proposals),
+    ]
+    return facts_view(run.name, facts, look)
 
 
-def _grid() -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    return table
+def _losses(rows: Sequence[Row]) -> list[float]:
+    return [row.values[metrics.LOSS] for row in rows if metrics.LOSS in row.values]
 
 
-def _course(rows: Sequence[Row]) -> str:
-    losses = [row.values[metrics.LOSS] for row in rows if metrics.LOSS in row.values]
-    return f"{sparkline(losses, 50)}  {number(losses[-1])}" if losses else "none yet"
-
-
-def _add_matters(
-    table: Table, episodes: Sequence[Episode], proposals: Sequence[ProposalRecord]
-) -> None:
+def _matters(episodes: Sequence[Episode], proposals: Sequence[ProposalRecord]) -> Iterator[Fact]:
     """What is wrong, and what was proposed for it lately."""
     for episode in episodes:
-        table.add_row(
-            f"episode {episode.id}",
-            Text(clean(f"{episode.kind}, {episode.diagnosis}: {episode.reason}")),
-        )
+        yield f"episode {episode.id}", f"{episode.kind}, {episode.diagnosis}: {episode.reason}"
     for record in proposals[-5:]:
         what = interventions_words(record.proposal.interventions)
-        table.add_row(record.id, Text(f"{record.status}: {what} ({record.actor})"))
+        yield record.id, f"{record.status}: {what} ({record.actor})"
 
 
-def _add_guidance(table: Table, guidance: Iterable[Guidance]) -> None:
+def _guidance(told: Iterable[Guidance]) -> Iterator[Fact]:
     """What operators told the agents."""
-    for said in guidance:
-        words = f"“{clean(said.text)}” ({said.actor}, step {said.step})"
-        table.add_row(f"guidance {said.id}", Text(words))
+    for said in told:
+        yield f"guidance {said.id}", f"“{said.text}” ({said.actor}, step {said.step})"
 
 
 def _in_force(info: RunInfo) -> str:

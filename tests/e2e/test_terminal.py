@@ -82,32 +82,6 @@ def test_d_denies(terminal: "pexpect.spawn[str]", tmp_path: Path) -> None:
     assert record(tmp_path).receipt is None
 
 
-def test_m_modifies_and_checks_what_is_typed(
-    terminal: "pexpect.spawn[str]", tmp_path: Path
-) -> None:
-    for typed, said in (
-        ("value=nope", "set_lr: value"),
-        ("value", "expected name=value"),
-        ("value=1e9", "limits.lr.total_factor"),
-    ):
-        terminal.expect(KEYS)
-        terminal.send("m\n")
-        terminal.expect("Enter keeps")
-        terminal.send(f"{typed}\n")
-        terminal.expect(said)
-    terminal.expect(KEYS)
-    terminal.send("m\n")
-    terminal.expect("Enter keeps")
-    terminal.send("value=0.002\n")
-    terminal.expect("P1 queued")
-    end(terminal, tmp_path)
-    settled = record(tmp_path)
-    assert settled.approval is not None
-    assert settled.approval.decision == "modify"
-    assert settled.receipt is not None
-    assert settled.receipt.changes[0].new == 0.002
-
-
 def test_what_is_settled_elsewhere_is_withdrawn(
     terminal: "pexpect.spawn[str]", tmp_path: Path
 ) -> None:

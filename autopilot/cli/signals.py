@@ -1,0 +1,56 @@
+"""Requests to end, passed on to the training process.
+
+It runs in a session of its own, so that nothing typed here reaches it by itself: Ctrl-C at a
+question puts the question off, and the run that hangs on it goes on.
+"""
+
+import contextlib
+import os
+import signal
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from autopilot.console.approver import TerminalApprover
+from autopilot.launch import Launched
+
+
+@dataclass
+class Signals:
+    """What came while a training process was waited for.
+
+    Attributes:
+        passed_on: Signals that the training process was sent.
+        approver: Whoever asks in this terminal, while somebody does.
+    """
+
+    launched: Launched
+    passed_on: list[int] = field(default_factory=list)
+    approver: TerminalApprover | None = None
+
+    def receive(self, number: int, frame: types.FrameType | None) -> None:
+        """Put the question off, or pass the signal on."""
+        if number == signal.SIGINT and self.approver is not None and self.approver.put_off():
+            return
+        self.passed_on.append(number)
+        process = self.launched.process
+        if process.poll() is not None:
+            return
+        if number == signal.SIGINT:  # as a terminal does: whatever it started hears it too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+
+
+@contextlib.contextmanager
+def signals_to(launched: Launched) -> Iterator[Signals]:
+    """Pass requests to end on to the training process, and wait for it to end by itself."""
+    signals = Signals(launched)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signals.receive) for number in numbers}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
