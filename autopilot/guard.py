@@ -68,6 +68,7 @@ class Situation:
         evidence_verified: There is evidence, and every figure of it stands in the journal.
         in_flight: The proposal that is queued, or applied and not yet read back.
         forced: A person confirmed that the policy's limits shall not hold for this one.
+        undoing: The proposal takes back what was applied.
     """
 
     actor: str
@@ -83,6 +84,7 @@ class Situation:
     breaker_open: bool = False
     phases: frozenset[str] = field(default_factory=frozenset)
     forced: bool = False
+    undoing: bool = False
 
 
 def review(
@@ -101,9 +103,8 @@ def review(
     if verdict is not None:
         return verdict
     if situation.role == "operator":
-        return Verdict(
-            decision="allow", rule="operator", reason="a person's own intervention, within limits"
-        )
+        reason = f"a person's own intervention, {_standing(policy, proposal, situation)}"
+        return Verdict(decision="allow", rule="operator", reason=reason)
     return (
         _check_autonomy(policy)
         or _check_budgets(policy, proposal, situation, history)
@@ -121,6 +122,14 @@ def review_limits(policy: Policy, proposal: Proposal, situation: Situation) -> V
 
 def _may_force(situation: Situation) -> bool:
     return situation.forced and situation.role == "operator"
+
+
+def _standing(policy: Policy, proposal: Proposal, situation: Situation) -> str:
+    """How a person's intervention that is allowed stands to the limits."""
+    if not situation.forced:
+        return "within limits"
+    passed = _check_limits(policy, proposal, situation)
+    return f"forced past {passed.rule}" if passed else "forced, within limits"
 
 
 def _deny(rule: str, reason: str) -> Verdict:
@@ -146,7 +155,12 @@ def _check_capabilities(proposal: Proposal, situation: Situation) -> Verdict | N
 
 
 def _check_limits(policy: Policy, proposal: Proposal, situation: Situation) -> Verdict | None:
-    broken = check_limits(policy.limits, proposal.interventions, situation.capabilities)
+    broken = check_limits(
+        policy.limits,
+        proposal.interventions,
+        situation.capabilities,
+        undoing=situation.undoing,
+    )
     return _deny(*broken) if broken is not None else None
 
 
@@ -226,8 +240,8 @@ def _check_cooldown(
     if situation.in_flight:
         return _deny(
             "in_flight",
-            f"{situation.in_flight} is on its way, and one at a time is; allowed again once it is "
-            "read back",
+            f"{situation.in_flight} is on its way, and only one may be at a time; allowed again "
+            "once it is read back",
         )
     for phase in policy.cooldown.quiet:
         if phase in situation.phases:

@@ -4,6 +4,7 @@ Every denial ends with what the same check would let through: ``; allowed: scale
 0.05 to 2``.
 """
 
+import math
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import NamedTuple
@@ -36,9 +37,20 @@ class _Outcome(NamedTuple):
 
 
 def check_limits(
-    limits: Limits, interventions: Sequence[Intervention], capabilities: Capabilities
+    limits: Limits,
+    interventions: Sequence[Intervention],
+    capabilities: Capabilities,
+    *,
+    undoing: bool = False,
 ) -> Broken | None:
-    """The first limit that the interventions, applied in order, would break; None if they hold."""
+    """The first limit that the interventions, applied in order, would break; None if they hold.
+
+    Args:
+        limits: The policy's.
+        interventions: What is to be applied.
+        capabilities: What is in force.
+        undoing: They take back what was applied, so that how much they raise at once is no matter.
+    """
     for intervention in interventions:
         if isinstance(intervention, SetGradClip) and intervention.max_norm is not None:
             low = limits.grad_clip.min
@@ -49,10 +61,11 @@ def check_limits(
                     f"max_norm from {_inward(low, up=True)}",
                 )
     changes = [i for i in interventions if isinstance(i, ScaleLR | SetLR)]
-    broken = _check_learning_rate(limits.lr, changes, capabilities) if changes else None
+    lr = limits.lr.model_copy(update={"max_factor": math.inf}) if undoing else limits.lr
+    broken = _check_learning_rate(lr, changes, capabilities) if changes else None
     if broken is None:
         return None
-    instead = _instead(limits.lr, changes, capabilities)
+    instead = _instead(lr, changes, capabilities)
     return broken._replace(reason=f"{broken.reason}; allowed: {instead}")
 
 
@@ -183,10 +196,11 @@ def _instead(
 def _factors(limits: LearningRateLimits, capabilities: Capabilities) -> tuple[float, float]:
     """By how much the learning rate in force may be scaled at once: least and most."""
     low, high, planned = _in_force(capabilities)
-    if low <= 0:
+    in_force = low * (planned or 1.0)
+    if in_force <= 0:
         return 0.0, 0.0
     least, most = limits.total_factor
-    floor = limits.min / (low * planned) if planned > 0 else 0.0
+    floor = limits.min / in_force if planned > 0 else 0.0
     return (
         max(least / low, floor, _FACTORS[0]),
         min(most / high, limits.max_factor, _FACTORS[1]),

@@ -1,8 +1,9 @@
 """Policies, interventions and proposals as hypothesis draws them, from mild to absurd."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilot.policy import (
@@ -120,6 +121,45 @@ policies = st.builds(
 )
 """Policies of every sort; small budgets, so that they are met."""
 
+lively = st.builds(
+    Policy.model_copy,
+    policies,
+    update=st.fixed_dictionaries(
+        {
+            "autonomy": st.sampled_from(["act", "act", "act", "suggest"]),
+            "default": st.sampled_from(["allow", "allow", "ask"]),
+            "limits": st.builds(
+                Limits,
+                lr=st.builds(
+                    LearningRateLimits,
+                    min=st.sampled_from([1e-9, 1e-3]),
+                    max_factor=st.sampled_from([2.0, 4.0]),
+                    total_factor=st.sampled_from([(0.02, 16.0), (0.2, 2.0)]),
+                ),
+                grad_clip=st.builds(GradClipLimits, min=st.just(0.1)),
+            ),
+            "budget": st.builds(
+                Budget,
+                interventions=st.builds(
+                    InterventionBudget,
+                    per_1000_steps=st.integers(2, 8),
+                    per_day=st.integers(3, 12),
+                ),
+                rollbacks=st.builds(PerDay, per_day=st.integers(1, 4)),
+                skipped_batches=st.builds(PerDay, per_day=st.integers(20, 100)),
+            ),
+            "cooldown": st.builds(
+                Cooldown,
+                steps=st.sampled_from([0, 0, 0, 5, 100]),
+                same_episode=st.sampled_from([0, 5]),
+                quiet=st.just(("evaluation",)),
+            ),
+            "rules": st.just(()) | st.lists(_rules, max_size=2).map(tuple),
+        }
+    ),
+)
+"""Policies under which an agent often gets to act."""
+
 
 _groups = st.none() | st.sampled_from([(0,), (1,), (0, 1), (7,)])
 _factors = st.sampled_from([0.001, 0.1, 0.5, 0.9, 1.0, 1.1, 2.0, 4.0, 1000.0]) | st.floats(
@@ -186,6 +226,23 @@ BY_KIND: dict[str, Any] = {
 interventions: "st.SearchStrategy[Intervention]" = st.one_of(
     BY_KIND["scale_lr"], BY_KIND["set_lr"], *BY_KIND.values()
 )
+_mild_scales = st.builds(
+    ScaleLR,
+    factor=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.5, 2.0, 4.0]),
+    groups=st.sampled_from([None, None, (0,)]),
+)
+mild: "st.SearchStrategy[Intervention]" = st.one_of(
+    _mild_scales,
+    _mild_scales,
+    _mild_scales,
+    st.builds(SetLR, value=st.sampled_from(["plan", 0.1 * PLAN, 2 * PLAN]), groups=st.none()),
+    st.builds(SetGradClip, max_norm=st.sampled_from([None, 0.5, 5.0])),
+    st.builds(Rollback, checkpoint=st.just("c0"), skip_batches=st.sampled_from([0, 5, 30])),
+    st.builds(SkipBatches, count=st.sampled_from([1, 30])),
+    st.sampled_from([Pause(), Resume(), Note(text="so")]),
+)
+"""Interventions that most policies let through now and then."""
+
 several = st.lists(interventions, min_size=1, max_size=3).map(tuple)
 proposals = st.builds(
     Proposal,
@@ -193,6 +250,13 @@ proposals = st.builds(
     episode=st.sampled_from([None, "e1", "e2"]),
     canary=st.none() | st.builds(Canary, steps=st.integers(1, 20)),
 )
+
+
+def hold(claim: Callable[..., None], *draws: "st.SearchStrategy[Any]", examples: int) -> None:
+    """Try a claim on so many draws of its arguments."""
+    calmly = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    terms = settings(max_examples=examples, deadline=None, suppress_health_check=calmly)
+    terms(given(*draws)(claim))()
 
 
 def capabilities(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import drawn
+import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
@@ -120,9 +121,7 @@ def what_it_allows(
 LR = ("scale_lr", "set_lr")
 
 
-@settings(max_examples=1500, deadline=None)
-@given(drawn.policies, drawn.proposals, situations, pasts)
-def test_what_a_denial_says_is_allowed_is_not_denied_by_the_same_rule(
+def what_a_denial_says_is_allowed_is_not_denied_by_the_same_rule(
     policy: Policy, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
 ) -> None:
     verdict = review(policy, proposal, situation, history)
@@ -135,6 +134,12 @@ def test_what_a_denial_says_is_allowed_is_not_denied_by_the_same_rule(
         assert followed.decision != "deny" or followed.rule != verdict.rule, (verdict, followed)
         if verdict.rule.startswith("limits.lr"):
             assert not followed.rule.startswith("limits.lr"), (verdict, followed)
+
+
+@pytest.mark.parametrize("examples", [350, pytest.param(8000, marks=pytest.mark.slow, id="many")])
+def test_what_a_denial_says_is_allowed_is_not_denied_by_the_same_rule(examples: int) -> None:
+    claim = what_a_denial_says_is_allowed_is_not_denied_by_the_same_rule
+    drawn.hold(claim, drawn.policies, drawn.proposals, situations, pasts, examples=examples)
 
 
 _bounded = st.one_of(

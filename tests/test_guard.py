@@ -441,6 +441,13 @@ def test_where_the_plan_is_zero_only_the_plan_itself_can_be_judged() -> None:
     assert review(policy, propose(SetLR(value="plan")), facts).decision == "allow"
 
 
+@pytest.mark.parametrize("plan", [0.0, PLAN])
+def test_a_learning_rate_too_small_for_a_float_is_judged_too(plan: float) -> None:
+    facts = situation(capabilities=capabilities([5e-324, 1.0], plan=plan))
+    verdict = review(Policy(default="allow"), propose(ScaleLR(factor=2.0)), facts)
+    assert (verdict.decision, verdict.rule) == ("deny", "limits.lr.total_factor")
+
+
 def test_what_the_run_does_not_offer_is_denied_to_everybody() -> None:
     for role in ("agent", "operator"):
         for wrong in (

@@ -1,11 +1,10 @@
 """``autopilot policy``: write one, check one."""
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from autopilot.cli.output import Json, console, print_json
 from autopilot.consequences import Consequence, by_kind, idle_rules, standing
@@ -65,7 +64,8 @@ def check(
     console.print("\nwhatever the rules say", style="bold")
     for found in always:
         verdict = found.verdict
-        _print_case(verdict.decision, f"{found.case} ({verdict.rule}: {verdict.reason})")
+        _print_case(verdict.decision, found.case)
+        _print_wrapped(f"{verdict.rule}: {verdict.reason}", begin=_MARGIN)
     for name in idle:
         console.print(
             f"\nthe rule “{name}” never decides: something else always does", markup=False
@@ -89,7 +89,14 @@ def _alike(verdicts: dict[str, list[Consequence]]) -> dict[tuple[str, ...], tupl
     return {kinds: rows for rows, kinds in groups.items()}
 
 
+_MARGIN = " " * 8
+
+
 def _print_case(decision: str, words: str) -> None:
-    line = Table.grid(padding=(0, 1))
-    line.add_row(f"  {decision:<5}", Text(words))
-    console.print(line)
+    _print_wrapped(words, begin=f"  {decision:<6}")
+
+
+def _print_wrapped(words: str, *, begin: str) -> None:
+    """In lines as wide as the terminal, those after the first under its words."""
+    lines = wrap(words, console.width, initial_indent=begin, subsequent_indent=_MARGIN)
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """The desk where proposals come in: judged, queued, asked about, decided, expired, undone."""
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import ValidationError
@@ -151,15 +152,7 @@ class Desk:
             )
         except ValidationError as error:
             raise Refused(str(error.errors()[0]["msg"])) from error
-        newer = [
-            other.id
-            for other in core.ledger.all()
-            if other.receipt is not None
-            and other.approval is None
-            and other.filed_at > record.filed_at
-            and other.reverts is None
-            and changes_course(other.proposal.interventions)
-        ]
+        newer = self._newer(record)
         if newer:
             raise StaleProposal(
                 f"{', '.join(newer)} changed the run since {record.id} was made; look at the run "
@@ -262,8 +255,11 @@ class Desk:
                 if not all(i.kind in reversible for i in record.proposal.interventions):
                     return
                 verdict = self._judge(record.proposal, actor=record.actor, role="agent")
-                if verdict.decision == "deny":
-                    reason = f"{record.reason}; by now {verdict.rule}: {verdict.reason}"
+                problem, newer = f"{verdict.rule}: {verdict.reason}", self._newer(record)
+                if newer:
+                    problem = f"{', '.join(newer)} changed the run since it was made"
+                if verdict.decision == "deny" or newer:
+                    reason = f"{record.reason}; by now {problem}"
                     record = core.ledger.update(record.id, reason=reason)
                 else:
                     record = core.ledger.update(record.id, status="queued")
@@ -287,12 +283,15 @@ class Desk:
     def obstacle(self, record: ProposalRecord) -> str | None:
         """Why an allowed proposal must not be applied any more; None where nothing is in its way.
 
-        An undo goes back to what was in force; only what the run can do holds for it.
+        Undoing the newest change goes back to what was in force; only what the run can do holds
+        for it. Undoing an older one leads somewhere new, so the limits hold too.
         """
-        core, proposal = self._core, record.proposal
-        forced = record.id in core.forced or record.reverts is not None
+        core, proposal, undoes = self._core, record.proposal, record.reverts
+        goes_back = undoes is not None and undoes == core.ledger.newest_change
+        forced = record.id in core.forced or goes_back
         try:
             situation = self._situation(proposal, record.actor, "operator", forced=forced)
+            situation = replace(situation, undoing=undoes is not None)
             verdict = review_limits(core.policy, proposal, situation)
         except Exception as error:
             verdict = self._failed(record.actor, error)
@@ -338,6 +337,19 @@ class Desk:
             phases=core.side.phases(),
             forced=forced,
         )
+
+    def _newer(self, record: ProposalRecord) -> list[str]:
+        """What was filed after it and changed the run, without a person having been asked."""
+        filed = self._core.ledger.all()
+        later = filed[[other.id for other in filed].index(record.id) + 1 :]
+        return [
+            other.id
+            for other in later
+            if other.receipt is not None
+            and other.approval is None
+            and other.reverts is None
+            and changes_course(other.proposal.interventions)
+        ]
 
     def _changed_since(self) -> str:
         applied = [r for r in self._core.ledger.all() if r.receipt is not None][-3:]

@@ -4,14 +4,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from autopilot.errors import NotFound
-from autopilot.guard import DAY, Past, batches_skipped
+from autopilot.guard import DAY, Past, batches_skipped, changes_course
 from autopilot.schema import Consultation, Event, Proposal, ProposalRecord, Verdict
 
 _KEPT = 200
 
 
 class Ledger:
-    """Holds the proposals of a run by id; the journal holds their whole history."""
+    """Holds the proposals of a run by id; the journal holds their whole history.
+
+    Attributes:
+        newest_change: The applied proposal that changed the course of the run last.
+    """
 
     def __init__(self) -> None:
         self._records: dict[str, ProposalRecord] = {}
@@ -19,6 +23,7 @@ class Ledger:
         self._past: list[Past] = []
         self._paid: list[tuple[float, float]] = []
         self._count = 0
+        self.newest_change: str | None = None
 
     def file(
         self,
@@ -88,15 +93,17 @@ class Ledger:
         return [r for r in self._records.values() if status is None or r.status == status]
 
     def in_flight(self) -> str | None:
-        """The proposal that is queued, or applied and not yet read back."""
+        """The proposal that is queued, or applied and not yet read back, kept or not."""
         for record in self._records.values():
             outstanding = record.receipt is not None and record.receipt.proven is None
-            if record.status == "queued" or (record.status == "applied" and outstanding):
+            if record.status == "queued" or outstanding:
                 return record.id
         return None
 
     def note_applied(self, record: ProposalRecord, *, executed: int, time: float) -> None:
-        """Count an agent's applied intervention in the budgets."""
+        """Remember what was applied, and count an agent's intervention in the budgets."""
+        if changes_course(record.proposal.interventions):
+            self.newest_change = record.id
         if not record.actor.startswith("agent:"):
             return
         interventions = record.proposal.interventions
