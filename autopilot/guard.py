@@ -147,10 +147,14 @@ def _check_timely(proposal: Proposal, situation: Situation) -> Verdict | None:
 
 
 def _check_capabilities(proposal: Proposal, situation: Situation) -> Verdict | None:
+    capabilities = situation.capabilities
     for intervention in proposal.interventions:
-        problem = check_supported(intervention, situation.capabilities, situation.checkpoints)
+        problem = check_supported(intervention, capabilities, situation.checkpoints)
         if problem:
             return _deny("capabilities", problem)
+        if isinstance(intervention, StartBranch):  # the next one finds it there
+            branches = {**capabilities.branches, intervention.name: None}
+            capabilities = capabilities.model_copy(update={"branches": branches})
     return None
 
 

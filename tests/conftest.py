@@ -1,7 +1,15 @@
 """What holds for every test."""
 
+import os
+
 import pytest
 import torch
+from hypothesis import settings
+
+# A change is judged by the same examples each time; HYPOTHESIS_PROFILE=new draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(autouse=True, scope="session")

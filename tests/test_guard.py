@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import drawn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from autopilot.schema import (
     SetOptimizer,
     Setting,
     SkipBatches,
+    StartBranch,
     Stop,
 )
 
@@ -493,3 +495,14 @@ def test_a_person_needs_no_rule_and_no_budget() -> None:
     policy = parse_policy(DEFAULT_POLICY.replace('"act" ', '"observe" '))
     verdict = review(policy, propose(Stop()), situation("operator", breaker_open=True), history)
     assert (verdict.decision, verdict.rule) == ("allow", "operator")
+
+
+def test_one_proposal_cannot_begin_two_branches_of_one_name() -> None:
+    """The shrunk counter-example of a sequence that broke the journal's rule."""
+    whole = drawn.capabilities([1.0])
+    here = situation(capabilities=whole, actor="human:kim", role="operator")
+    once, twice = StartBranch(name="left"), StartBranch(name="left")
+    assert review(Policy(), propose(once), here).decision == "allow"
+    refused = review(Policy(), propose(once, twice), here)
+    assert (refused.decision, refused.rule) == ("deny", "capabilities")
+    assert "there is a branch 'left' already" in refused.reason
