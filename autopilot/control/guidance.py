@@ -11,7 +11,8 @@ from autopilot.schema import Event, Guidance
 from autopilot.schema.guidance import LONGEST_GUIDANCE
 
 MOST_IN_FORCE: Final = 8
-"""An agent reads them all with every question."""
+MOST_CHARACTERS: Final = 1000
+"""Of all in force: an agent reads them with every question, beside what it judges by."""
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
 _UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
 
@@ -52,6 +53,13 @@ class Advice:
             raise Refused(
                 f"{MOST_IN_FORCE} pieces of guidance are in force, which is the most; withdraw one "
                 f"first: {', '.join(g.id for g in in_force)}"
+            )
+        left = MOST_CHARACTERS - sum(len(g.text) for g in in_force)
+        if len(words) > left:
+            raise Refused(
+                f"guidance of {MOST_CHARACTERS} characters can be in force in all, and {left} are "
+                f"left for these {len(words)}; say it shorter, or withdraw some first: "
+                f"{', '.join(g.id for g in in_force)}"
             )
         core = self._core
         said = Guidance(

@@ -10,7 +10,8 @@ from fake_llm import FakeLLM, called, only_loopback, says
 from llm_asked import asked, record, refused, settings
 from llm_window import BACK, METRICS, WAIT, answer, capabilities, change, finding, run_info, window
 
-from autopilot.schema import Proposal, Setting, Window
+from autopilot.control.guidance import MOST_CHARACTERS, MOST_IN_FORCE
+from autopilot.schema import Guidance, Proposal, Setting, Window
 from autopilot_agents.llm.agent import DECISION_TOKENS, LLMAgent
 from autopilot_agents.llm.allowance import Allowance
 from autopilot_agents.llm.tokens import bound_tokens, first_lines
@@ -78,6 +79,23 @@ def test_a_run_of_any_size_keeps_to_both_bounds(benchmark: ModuleType) -> None:
     found = [finding(step=s, metric=f"extra/{s % 40}", message="m" * 900) for s in range(100, 200)]
     history = [record(id=f"P{i}") for i in range(30)]
     check_bounds(benchmark, "any", window(run=run, names=names, findings=found, history=history))
+
+
+def test_guidance_at_its_most_keeps_to_both_bounds(benchmark: ModuleType) -> None:
+    (labelled,) = [run for run in read_corpus(own_corpus()) if run.name == LARGEST[0]]
+    kept = benchmark.Keeps()
+    replay(labelled.open(), kept)
+    each = MOST_CHARACTERS // MOST_IN_FORCE
+    told = tuple(
+        Guidance(id=f"G{i}", text="lr 3e-4? " * (each // 9), actor="human:kim", at=0.0, step=100)
+        for i in range(MOST_IN_FORCE)
+    )
+    run = kept.largest.run.model_copy(update={"guidance": told})
+    shown = kept.largest.model_copy(update={"run": run})
+    told_of = benchmark.measured("guided", shown, bound_tokens)
+    assert "lr 3e-4?" in str(benchmark.decision(shown, 0).requests[0])
+    assert told_of["first_request"] <= FIRST
+    assert told_of["longest_decision"]["all"] <= ALL
 
 
 LONG_LOOK = ("metrics", {"metrics": ["loss", "lr"], "first_step": 0, "last_step": 200})

@@ -1,6 +1,7 @@
 """The question in terminals of every kind: narrow, wide, without colour, read aloud, or none."""
 
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from e2e.flying import (
     SUGGEST,
     autopilot,
     environment,
+    heed_interrupts,
     journal,
     until,
 )
@@ -40,8 +42,9 @@ def asked(tmp_path: Path, columns: int, **settings: object) -> Iterator["pexpect
     given = environment(**STEPS, **settings)
     del given["COLUMNS"]
     spawned = pexpect.spawn(
-        AUTOPILOT[0], words, encoding="utf-8", dimensions=(50, columns), timeout=PATIENCE, env=given
-    )
+        AUTOPILOT[0], words, encoding="utf-8", dimensions=(50, columns), timeout=PATIENCE,
+        env=given, preexec_fn=heed_interrupts,
+    )  # fmt: skip
     try:
         yield spawned
         with connect(str(tmp_path / "run"), "operator", "kim") as run:
@@ -206,12 +209,21 @@ def test_a_request_to_end_that_only_the_pilot_hears_ends_the_training_in_its_own
     tmp_path: Path,
 ) -> None:
     words = [*AUTOPILOT, "run", "--run-dir", str(tmp_path / "run"), "--", *SICK]
-    piloted = subprocess.Popen(words, env=environment(**STEPS), stdout=subprocess.PIPE, text=True)
+    piloted = subprocess.Popen(
+        words,
+        env=environment(**STEPS),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     assert piloted.stdout is not None
-    for line in piloted.stdout:
-        if "pilot attached" in line:
-            break
-    piloted.send_signal(2)
-    piloted.communicate(timeout=PATIENCE)
+    try:
+        for line in piloted.stdout:
+            if "pilot attached" in line:
+                break
+        piloted.send_signal(signal.SIGINT)
+        piloted.communicate(timeout=PATIENCE)
+    finally:
+        piloted.terminate()
     assert piloted.returncode == 130
     assert journal(tmp_path / "run")[-1].kind == "run_ended"

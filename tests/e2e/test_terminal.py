@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from e2e.flying import AUTOPILOT, PATIENCE, SICK, SUGGEST, environment, journal, until
+from e2e.flying import (
+    AUTOPILOT,
+    PATIENCE,
+    SICK,
+    SUGGEST,
+    environment,
+    heed_interrupts,
+    journal,
+    until,
+)
 
 from autopilot.client import connect
 from autopilot.schema import ProposalRecord, Stop
@@ -27,6 +36,7 @@ def terminal(tmp_path: Path) -> Iterator["pexpect.spawn[str]"]:
         dimensions=(40, 80),
         timeout=PATIENCE,
         env=environment(STEPS=100_000, FAULT=30, PACE=0.02, TERM="dumb"),
+        preexec_fn=heed_interrupts,
     )
     yield spawned
     spawned.close(force=True)
