@@ -7,6 +7,9 @@ import torch
 from hypothesis import settings
 
 # A change is judged by the same examples each time; HYPOTHESIS_PROFILE=new draws others.
+collect_ignore_glob = ["e2e/scripts/*"]
+"""Programs, and no modules: importing one runs it."""
+
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -69,6 +69,7 @@ def _print(told: "Answered") -> None:
         f"{usage.input_tokens} tokens in, {usage.output_tokens} out, price {price}, "
         f"{usage.seconds:.1f} s)",
         markup=False,
+        soft_wrap=True,
         style="dim",
     )
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from e2e.flying import AUTOPILOT, PATIENCE, environment, strict, until
-from evals.test_suites import write_run
 from fake_llm import FakeLLM, called
+from made_up import write_run
 
 from autopilot_evals.labels import LabelledEvent
 from autopilot_evals.suites.decisions import reviewed

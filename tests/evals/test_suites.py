@@ -1,7 +1,6 @@
 """The suites end to end: a corpus of made-up runs, the reviewed decisions, the command line."""
 
 import json
-import math
 import os
 import random
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import write_run
 
 from autopilot.cli import main
 from autopilot.policy import read_policy
@@ -23,24 +23,11 @@ from autopilot.schema import (
 )
 from autopilot_agents.rules import ObserveAgent, RuleAgent
 from autopilot_evals.baselines.agents import ActsAtRandom, AlwaysAsk, AlwaysGoBack
-from autopilot_evals.labels import LabelledEvent, Labels, write_labels
+from autopilot_evals.labels import LabelledEvent
 from autopilot_evals.report.decisions import decisions_page
 from autopilot_evals.scoring.decisions import Decided
 from autopilot_evals.suites.decisions import as_json, decide, report, reviewed
 from autopilot_evals.suites.results import Results
-
-
-def write_run(folder: Path, name: str, events: tuple[LabelledEvent, ...], seed: int) -> None:
-    rng = random.Random(seed)
-    lines = []
-    for step in range(600):
-        loss = (2.0 + 2.0 / (1 + 0.03 * step)) * (1 + 0.01 * rng.gauss(0, 1))
-        for event in events:
-            if event.onset <= step <= event.end:
-                loss = math.nan if event.kind == "nan" else 3.0 * loss
-        lines.append(json.dumps({"step": step, "loss": loss}))
-    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    write_labels(folder / f"{name}.labels.json", Labels(episodes=events))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ class Accumulation:
     Attributes:
         wanted: What the next update that is begun is made of.
         in_force: What the present one is made of.
+        was_due: The batch that was done last was its update's last one.
         asked: The loop has asked whether an update is due: it accumulates as it is told.
 
     Raises:
@@ -31,6 +32,7 @@ class Accumulation:
             raise BadInput(f"accumulation={batches}: expected batches an update, 1 to {MOST}")
         self.default = self.wanted = self.in_force = batches
         self.asked = False
+        self.was_due = True
         self._done = 0
 
     @property
@@ -46,6 +48,7 @@ class Accumulation:
 
     def end_step(self) -> None:
         """A batch is done."""
+        self.was_due = self.due
         self._done = 0 if self.due else self._done + 1
         if self._done == 0:
             self.in_force = self.wanted

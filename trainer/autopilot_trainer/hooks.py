@@ -66,7 +66,7 @@ class StepHooks:
         current_step: Completed steps, for the learning-rate plan.
         on_reflex: Told of every skipped update, with the norm.
         on_fault: Told of every fault of ours.
-        accumulation: Says at which steps an update is due, where the loop accumulates as told.
+        accumulation: Says at which steps an update was due, where the loop accumulates as told.
 
     Attributes:
         optimizer: All of them as one.
@@ -165,7 +165,7 @@ class StepHooks:
         if self.telemetry.enabled:
             self._in_a_row = self._in_a_row + 1 if attempted else 0
             self._steady = self._steady or self._in_a_row >= _STEADY
-            due = self._accumulation is None or self._accumulation.due
+            due = self._accumulation is None or self._accumulation.was_due
             left_out = skipped or (self._steady and due and not attempted)
             values[metrics.UPDATE_SKIPPED] = 1.0 if left_out else 0.0
         return values
