@@ -147,6 +147,7 @@ def test_decisions_go_on_after_a_kill_and_cost_what_their_requests_took(tmp_path
     assert all(len(of_it) == 1 and of_it[0]["reply"] is not None for of_it in turns)
 
 
+@pytest.mark.slow
 def test_the_sandbox_flies_a_model_and_bills_it(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     words = ("sandbox", "--scenario", "schedule-jump", "--seeds", "1", "--out", out)
