@@ -30,6 +30,8 @@ KEYS = r"\[l\]ater"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 DRAWN = re.compile("[─│╭╮╰╯▁▂▃▄▅▆▇█]")
+STORY = re.compile(r"P1: |\d\d:\d\d:\d\d ")
+"""Lines that may come in between: training goes on."""
 STEPS = {"STEPS": 100_000, "FAULT": 30, "PACE": 0.02}
 
 
@@ -61,7 +63,7 @@ def question(terminal: "pexpect.spawn[str]", last: str = KEYS) -> list[str]:
     terminal.expect("P1 by agent:rules")
     terminal.expect(last)
     shown = str(terminal.before).replace("\r", "").split("\n")
-    return [line for line in shown[1:] if line and not line.startswith("P1: ")]
+    return [line for line in shown[1:] if line and not STORY.match(line)]
 
 
 def said(lines: list[str]) -> str:
