@@ -1,12 +1,14 @@
 """CPU time of a training loop under a Session over the same loop without one.
 
-All threads of the process count: the control plane's, the journal's writing and the API's too. The
-variants take turns in one process, a fifth of a second each, in changing order, each with a model
-and optimizer of its own, and each is compared with the bare loop of its own round. The ratio of
-bare to bare shows what is noise. What else runs on the machine only adds to a time, so the fastest
-tenth of each variant's rounds is compared as well ("when quiet"). Run:
+All threads of the process count. What the training thread spends is compared in turns: the variants
+run in one process, a tenth of a second each, in changing order, each with a model and optimizer of
+its own, and each is compared with the bare loop of its own round. What the other threads spend (the
+control plane's, the journal's writing, the API's) is counted beforehand over a stretch in which
+that session runs alone, and added. The ratio of bare to bare shows what is noise. What else runs on
+the machine only adds to a time, so the fastest tenth of each variant's rounds is compared as well
+("when quiet"). Run:
 
-    python benchmarks/step_overhead.py [--rounds 150] [--steps 20]
+    python benchmarks/step_overhead.py [--rounds 300] [--steps 10] [--alone 1500]
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,8 +29,9 @@ from torch import nn
 from autopilot_trainer import Session
 
 STEP_SECONDS = 0.010
-SETTLE_SECONDS = 0.12
+SETTLE_SECONDS = 1.2
 WARM_UP_ROUNDS = 15
+_TRIES, _LOOKS = 3, 40
 
 Turn = Callable[[], None]
 
@@ -51,19 +55,16 @@ class Loop:
 
 
 def calibrate() -> int:
-    """Batch size at which a step takes about 10 ms."""
-    size = 4
-    while True:
-        loop = Loop(size)
-        for _ in range(5):
-            loop.step(loop.batches[0])
-        began = time.process_time()
-        for _ in range(20):
-            loop.step(loop.batches[0])
-        took = (time.process_time() - began) / 20
-        if took > 0.9 * STEP_SECONDS:
-            return size
-        size = max(size + 1, min(2 * size, int(size * STEP_SECONDS / took)))
+    """Batch size at which a step takes 10 ms, as the median of many short looks tells."""
+    size = 8
+    for _ in range(_TRIES):
+        size = max(1, round(size * STEP_SECONDS / seconds_of_a_step(size)))
+    return size
+
+
+def seconds_of_a_step(size: int) -> float:
+    turn = bare(Loop(size))
+    return statistics.median([measure(turn, 5) / 5 for _ in range(_LOOKS)][_LOOKS // 4 :])
 
 
 def bare(loop: Loop) -> Turn:
@@ -85,65 +86,79 @@ def under(session: Session, loop: Loop) -> Turn:
 
 
 def measure(turn: Turn, steps: int) -> float:
-    """CPU seconds of all threads for so many steps, their journaling included."""
-    began = time.process_time()
+    """CPU seconds of the training thread for so many steps."""
+    began = time.thread_time()
     for _ in range(steps):
         turn()
-    time.sleep(SETTLE_SECONDS)  # costs no CPU itself; the control thread catches up meanwhile
-    return time.process_time() - began
+    return time.thread_time() - began
 
 
-def compare(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, object]:
-    """Per variant the median ratio to the bare loop of the same round."""
+def beside(turn: Turn, steps: int) -> float:
+    """CPU seconds a step of all other threads, what they still do afterwards included."""
+    began = time.process_time() - time.thread_time()
+    for _ in range(steps):
+        turn()
+    time.sleep(SETTLE_SECONDS)
+    return (time.process_time() - time.thread_time() - began) / steps
+
+
+def take_turns(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Per variant the training thread's seconds a step in each round."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     order = list(turns)
     shuffle = random.Random(0).shuffle
     for number in range(WARM_UP_ROUNDS + rounds):
         shuffle(order)
         for name in order:
-            used = measure(turns[name], steps)
+            used = measure(turns[name], steps) / steps
             if number >= WARM_UP_ROUNDS:
                 times[name].append(used)
-    step = statistics.median(times["bare"]) / steps
+    return times
+
+
+def compare(times: dict[str, list[float]], others: dict[str, float]) -> dict[str, object]:
+    """Per variant its ratio to the bare loop, the other threads' share included."""
+    step = statistics.median(times["bare"])
     quiet = {name: statistics.quantiles(used, n=10)[0] for name, used in times.items()}
     found: dict[str, object] = {"step_ms": round(1e3 * step, 3)}
-    for name in turns:
-        if name == "bare":
-            continue
+    for name in [name for name in times if name != "bare"]:
         ratios = [t / b for t, b in zip(times[name], times["bare"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
+        other = others.get(name, 0.0)
+        undisturbed = quiet[name] - quiet["bare"] + other
         found[name] = {
-            "ratio": round(middle, 4),
-            "quartiles": [round(low, 4), round(high, 4)],
-            "ratio_of_sums": round(sum(times[name]) / sum(times["bare"]), 4),
-            "ratio_when_quiet": round(quiet[name] / quiet["bare"], 4),
-            "microseconds_a_step": round(1e6 * step * (middle - 1), 1),
-            "microseconds_when_quiet": round(1e6 * (quiet[name] - quiet["bare"]) / steps, 1),
+            "ratio": round(middle + other / step, 4),
+            "quartiles": [round(low + other / step, 4), round(high + other / step, 4)],
+            "ratio_when_quiet": round(1 + undisturbed / quiet["bare"], 4),
+            "microseconds_a_step": round(1e6 * (step * (middle - 1) + other), 1),
+            "microseconds_when_quiet": round(1e6 * undisturbed, 1),
+            "microseconds_of_other_threads": round(1e6 * other, 1),
         }
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=150)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=10, help="of a turn")
+    parser.add_argument("--alone", type=int, default=1500, help="steps of a session by itself")
     given = parser.parse_args()
     torch.set_num_threads(1)
     size = calibrate()
-    off, default = Loop(size), Loop(size)
+    turns = {"bare": bare(Loop(size)), "bare again": bare(Loop(size))}
+    others: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bookkeeping = Session(
-            off.model, off.optimizer, run_dir=folder / "off", telemetry=False, snapshot_every=0
-        )
-        telemetry = Session(default.model, default.optimizer, run_dir=folder / "default")
-        turns = {
-            "bare": bare(Loop(size)),
-            "bare again": bare(Loop(size)),
-            "telemetry off": under(stack.enter_context(bookkeeping), off),
-            "default": under(stack.enter_context(telemetry), default),
+        settings: dict[str, dict[str, Any]] = {
+            "telemetry off": {"telemetry": False, "snapshot_every": 0},
+            "default": {},
         }
-        print(json.dumps(compare(turns, given.rounds, given.steps), indent=2))
+        for name, chosen in settings.items():
+            loop = Loop(size)
+            session = Session(loop.model, loop.optimizer, run_dir=folder / name, **chosen)
+            turns[name] = under(stack.enter_context(session), loop)
+            others[name] = beside(turns[name], given.alone)
+        print(json.dumps(compare(take_turns(turns, given.rounds, given.steps), others), indent=2))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from autopilot.control.core import SYSTEM, Core
 from autopilot.schema import Capabilities
 
-_FIRST, _MOST = 1.0, 600.0
-"""Seconds between two looks: asking the training side costs more than a row does. They double with
-every entry, so that a knob which the script itself turns all the time cannot fill the journal."""
+_FIRST, _CALM, _MOST = 1.0, 10.0, 600.0
+"""Seconds between two looks: asking the training side costs more than many rows do. They double
+while nothing changes, and further with every entry, so that a knob which the script itself turns
+all the time cannot fill the journal."""
 
 
 class Published:
@@ -29,7 +30,9 @@ class Published:
         self._due = now + self._pause
         offered = core.side.capabilities()
         shape = _shape(offered)
-        if shape != self._shape:
+        if shape == self._shape:
+            self._pause = max(self._pause, min(2 * self._pause, _CALM))
+        else:
             if self._shape is not None:
                 self._pause = min(2 * self._pause, _MOST)
             self._shape = shape

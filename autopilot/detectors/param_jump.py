@@ -61,23 +61,21 @@ class ParamJump(BaseDetector):
         values = row.values
         gradient = values.get(GRAD_NORM)
         if gradient is not None:
-            self._listen(gradient)
+            median = self._grad
+            if gradient <= LOUD * median.value:
+                median.add(gradient)
+            else:  # NaN is never below
+                self._listen(gradient)
         norm = values.get(PARAM_NORM)
         if norm is None or not 0.0 < norm < inf:
             return None
-        last, before = self._last, self._last_step
-        ratio, ratio_before = values.get(UPDATE_RATIO, 0.0), self._last_ratio
-        loud = self._loud
-        self._loud = False
-        self._last = norm
-        self._last_step = row.step
-        self._last_ratio = ratio
+        last, before, ratio_before, loud = self._last, self._last_step, self._last_ratio, self._loud
+        ratio = values.get(UPDATE_RATIO, 0.0)
+        self._last, self._last_step, self._last_ratio, self._loud = norm, row.step, ratio, False
         self._rows += 1
         if last <= 0.0:
             return None
-        change = norm / last - 1.0
-        if change < 0.0:
-            change = -change
+        change = abs(norm / last - 1.0)
         usual = self._usual
         if change <= LEAP:
             self._usual = usual + _MEMORY * (change - usual)

@@ -1,6 +1,8 @@
 """The detrended robust z-score of one metric, computed once a row for all who need it."""
 
 from math import exp, isfinite, log
+from operator import attrgetter
+from typing import Any
 
 from autopilot.detectors.base import Stateful
 from autopilot.schema import Row
@@ -136,6 +138,12 @@ class Trend(Stateful):
         self.linear = linear
         self.row = row
 
+    def state_dict(self) -> dict[str, Any]:
+        """Like every detector's, without the many calls: a bank keeps it every few rows."""
+        state = dict(zip(self._kept, _EVERYTHING(self), strict=True))
+        state["_first"] = list(self._first)
+        return state
+
     def observe(self, row: Row) -> float:
         """The row's z-score: 0 during the warm-up, and where the metric is absent or not finite.
 
@@ -170,34 +178,30 @@ class Trend(Stateful):
             # Still under its own recent mean: the fall slowed down, nothing rose.
             z = (value - mean) / scale if value > mean else 0.0
         self.z = z
-        if not self.held:
-            limit = CLIP * scale
-            if residual > limit:
-                residual = limit
-            elif residual < -limit:
-                residual = -limit
-            self._follow(predicted, residual, value)
-        return z
-
-    def _follow(self, predicted: float, residual: float, value: float) -> None:
+        if self.held:
+            return z
+        limit = CLIP * scale
+        if residual > limit:
+            residual = limit
+        elif residual < -limit:
+            residual = -limit
         self._level = predicted + ALPHA * residual
         self._slope += BETA * residual
-        size = residual if residual >= 0.0 else -residual
-        self._deviation = deviation = self._deviation + GAMMA * (size - self._deviation)
-        scale = _TO_SCALE * deviation
+        deviation = self._deviation
+        deviation += GAMMA * ((residual if residual >= 0.0 else -residual) - deviation)
+        self._deviation = deviation
+        self.scale = scale = _TO_SCALE * deviation
         if self.linear or scale <= _FLOOR:
-            self._set_scale()
-            scale = self.scale
-        else:
-            self.scale = scale
-        off = value - self._mean
-        limit = CLIP * scale
-        self._mean += ALPHA * (limit if off > limit else off)
+            scale = self._set_scale()
+        off, limit = value - mean, CLIP * scale
+        self._mean = mean + ALPHA * (limit if off > limit else off)
+        return z
 
-    def _set_scale(self) -> None:
+    def _set_scale(self) -> float:
         scale = _TO_SCALE * self._deviation
         floor = _FLOOR * abs(self._level) if self.linear else _FLOOR
-        self.scale = scale if scale > floor else floor
+        self.scale = scale = scale if scale > floor else floor
+        return scale
 
     def _learn(self, value: float) -> None:
         """Collect the first rows, then begin from their last twenty by medians.
@@ -223,3 +227,6 @@ class Trend(Stateful):
         self._mean = middle
         self._set_scale()
         self._first = []
+
+
+_EVERYTHING = attrgetter(*Trend._kept)

@@ -100,7 +100,7 @@ class LearningRate:
         """
         self._made[part] += 1
         self.updates = min(self._made)
-        used = [_number(group["lr"]) for group in self._groups]
+        used = [lr if type(lr := g["lr"]) is float else _number(lr) for g in self._groups]
         expected = used if self._saved is None else self._entered
         if span is None:
             self.in_force, self.expected = used, expected

@@ -113,9 +113,10 @@ class Telemetry:
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
         self._before = None
-        if self._dense() or self._updates % _EVERY == 0:
+        updates = self._updates
+        if self._dense() or updates % (_EVERY if updates <= _EARLY_UNTIL else _SELDOM) == 0:
             values.update(staleness(self._optimizer))
-        if self._updates <= _DENSE_UNTIL or self._updates % _SELDOM == 0:
+        if updates <= _DENSE_UNTIL or updates % _SELDOM == 0:
             values.update(eps_share(self._optimizer))
 
     def _dense(self) -> bool:
