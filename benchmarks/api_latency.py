@@ -1,7 +1,8 @@
 """How long the control API takes to answer while a run trains, and what its clients cost the run.
 
-A real session trains in a process of its own; every client asks twenty times a second, over its own
-connection. Milliseconds per call, and steps a second with and without them. Prints JSON. Run:
+A real session trains in a process of its own; the clients ask at a steady rate, each over its own
+connection: together as often as the API answers one role in the long run, so that none is refused.
+Milliseconds per call, and steps a second with and without them. Prints JSON. Run:
 
     python benchmarks/api_latency.py [--clients 50] [--seconds 10]
 """
@@ -21,9 +22,10 @@ from torch import nn
 
 from autopilot.client import connect
 from autopilot_trainer import Session
+from autopilot_trainer.api.rates import REQUESTS
 
-_PAUSE = 0.05
-"""Seconds between two calls of a client: fifty of them are a thousand calls a second."""
+_CALLS = 0.9 * REQUESTS[1]
+"""Calls a second of all clients together."""
 
 
 def train(folder: str, stop: Any) -> None:
@@ -43,13 +45,13 @@ def train(folder: str, stop: Any) -> None:
                 return
 
 
-def ask(folder: str, until: float, found: list[float]) -> None:
+def ask(folder: str, begin: float, until: float, pause: float, found: list[float]) -> None:
     with connect(folder, "viewer", "bench") as run:
-        while time.monotonic() < until:
+        while (due := begin + len(found) * pause) < until:
+            time.sleep(max(0.0, due - time.monotonic()))
             began = time.perf_counter()
             run.info()
             found.append(time.perf_counter() - began)
-            time.sleep(_PAUSE)
 
 
 def steps_a_second(folder: str, seconds: float) -> float:
@@ -62,8 +64,12 @@ def steps_a_second(folder: str, seconds: float) -> float:
 def measure(folder: str, clients: int, seconds: float) -> dict[str, Any]:
     alone = steps_a_second(folder, seconds)
     times: list[list[float]] = [[] for _ in range(clients)]
-    until = time.monotonic() + seconds + 1.0
-    threads = [threading.Thread(target=ask, args=(folder, until, found)) for found in times]
+    begin, pause = time.monotonic(), clients / _CALLS
+    until = begin + seconds + 1.0
+    threads = [
+        threading.Thread(target=ask, args=(folder, begin + i / _CALLS, until, pause, found))
+        for i, found in enumerate(times)
+    ]
     for thread in threads:
         thread.start()
     asked = steps_a_second(folder, seconds)

@@ -1,4 +1,4 @@
-"""A person's own hands: ``do``, ``pending``, ``approve``, ``deny``, ``undo``."""
+"""A person's own hands: what changes a run, and what decides over changes."""
 
 import getpass
 import time
@@ -30,6 +30,8 @@ def register(app: typer.Typer) -> None:
     app.command()(approve)
     app.command()(deny)
     app.command()(undo)
+    app.command()(confirm)
+    app.command("reset-breaker")(reset_breaker)
 
 
 def do(
@@ -131,6 +133,29 @@ def undo(
     """Undo what an applied proposal changed, by its stored inverse."""
     with _operator(run) as live:
         _show(_followed(live, live.revert(proposal), wait), json)
+
+
+def confirm(run: RunArgument, proposal: ProposalArgument, json: Json = False) -> None:
+    """Keep what an applied proposal changed, whatever its canary or lease says later."""
+    with _operator(run) as live:
+        _show(live.confirm(proposal), json)
+
+
+def reset_breaker(run: RunArgument, json: Json = False) -> None:
+    """Let the policy's rules judge again after interventions that made things worse.
+
+    Until then everything that an agent proposes waits for a person.
+    """
+    with _operator(run) as live:
+        was_open = live.info().breaker_open
+        if was_open:
+            live.reset_breaker()
+        if json:
+            print_json({"was_open": was_open, "open": False})
+        elif was_open:
+            console.print("the breaker is reset: the policy's rules judge again")
+        else:
+            console.print("the breaker is not open; nothing was changed")
 
 
 def _operator(run: str) -> HttpRun:

@@ -51,7 +51,8 @@ def _of_the_run(report: Report) -> Iterable[Matter]:
     if state.breaker_open:
         yield Matter(
             what="the breaker is open: interventions made things worse, so everything asks until "
-            "a person resets it"
+            "a person resets it",
+            command=f"reset-breaker {place}",
         )
     if state.live and state.pilot is not None and state.pilot.endswith("(silent)"):
         yield Matter(what=f"the pilot {state.pilot} is gone", command=f"watch {place}")

@@ -1,5 +1,7 @@
 """What becomes of a change once it is in force, with no pilot attached."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +73,12 @@ def flying(folder: Path, policy: Policy = EVERYTHING) -> Iterator[Flight]:
         yield Flight(session, agent, person, optimizer)
 
 
+def typed(*words: str) -> str:
+    """What the command line answers to a person."""
+    command = [sys.executable, "-c", "from autopilot.cli import main; main()", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 @pytest.fixture
 def flight(tmp_path: Path) -> Iterator[Flight]:
     with flying(tmp_path) as found:
@@ -132,7 +140,7 @@ def test_what_is_confirmed_is_kept(canary_steps: int, flight: Flight) -> None:
     canary = Canary(steps=canary_steps)
     change = flight.propose(ScaleLR(factor=0.5), lease_steps=10, canary=canary)
     flight.fly(6, loss=1.0)
-    assert flight.person.confirm(change).status == "kept"
+    assert "kept" in typed("confirm", str(flight.session.run_dir), change)
     flight.fly(30, loss=9.0)
     assert flight[change].status == "kept"
     assert flight.used[-1] == 0.05
@@ -173,7 +181,9 @@ def test_the_breaker_opens_after_so_many_failures(flight: Flight) -> None:
     assert flight.agent.info().breaker_open
     asked = flight[flight.propose(ScaleLR(factor=0.5))]
     assert (asked.status, asked.verdict.rule) == ("pending", "breaker")
-    flight.person.reset_breaker()
+    reset = "reset-breaker", str(flight.session.run_dir)
+    assert "judge again" in typed(*reset)
     assert not flight.agent.info().breaker_open
+    assert "not open" in typed(*reset)
     judged = flight[flight.propose(ScaleLR(factor=0.7))]
     assert judged.verdict.decision == "allow"
