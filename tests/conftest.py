@@ -6,13 +6,22 @@ import pytest
 import torch
 from hypothesis import settings
 
-# A change is judged by the same examples each time; HYPOTHESIS_PROFILE=new draws others.
 collect_ignore_glob = ["e2e/scripts/*"]
 """Programs, and no modules: importing one runs it."""
 
+_SLOW_SECONDS = 3 * 3600
+
+# A change is judged by the same examples each time; HYPOTHESIS_PROFILE=new draws others.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked slow may take its time."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_SECONDS))
 
 
 @pytest.fixture(autouse=True, scope="session")
