@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from forked import Forked, run_forked
+
 from autopilot.journal import Journal
 from autopilot.schema import Event
 
@@ -36,15 +38,8 @@ def environment(**settings: object) -> dict[str, str]:
 
 def autopilot(*words: object, **settings: object) -> "subprocess.CompletedProcess[str]":
     """Run the command line to its end."""
-    return subprocess.run(
-        [*AUTOPILOT, *map(str, words)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=PATIENCE,
-        env=environment(**settings),
-        check=False,
-    )
+    command = [*AUTOPILOT, *map(str, words)]
+    return run_forked(command, timeout=PATIENCE, environment=environment(**settings))
 
 
 def autopilot_json(*words: object) -> Any:
@@ -63,19 +58,15 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def start(*command: object, output: Path, **settings: object) -> "subprocess.Popen[bytes]":
-    """Start a process that writes to a file."""
+def start(*command: object, output: Path, **settings: object) -> Forked:
+    """Start a Python program, or the command line, that writes to a file."""
+    words = list(map(str, command))
+    program = words[1:] if words[0] == sys.executable else words
     with output.open("wb") as file:
-        return subprocess.Popen(
-            list(map(str, command)),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(**settings),
-        )
+        return Forked(program, stdout=file, stderr=file, environment=environment(**settings))
 
 
-def train(run_dir: Path, **settings: object) -> "subprocess.Popen[bytes]":
+def train(run_dir: Path, **settings: object) -> Forked:
     """Start the sick training by itself, and wait until its control API is up."""
     process = start(
         *SICK, output=run_dir.with_suffix(".out"), AUTOPILOT_RUN_DIR=run_dir, **settings
@@ -99,7 +90,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def ended(process: "subprocess.Popen[bytes]") -> int:
+def ended(process: Forked) -> int:
     return process.wait(timeout=PATIENCE)
 
 

@@ -1,8 +1,6 @@
 """A training in a process of its own, steered over its socket as a stranger or a person would."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import httpx2
 from e2e.flying import SCRIPTS, environment, until
+from forked import Forked
 
 from autopilot.client import HttpRun, connect
 from autopilot.schema import Intervention, ProposalRecord
@@ -29,19 +28,14 @@ class Steered:
         self.folder = folder
         self._output = folder.with_suffix(".out")
         self._errors = folder.with_suffix(".err")
-        self._command = [sys.executable, str(SCRIPTS / "steered.py"), str(steps), str(pause)]
+        self._command = [str(SCRIPTS / "steered.py"), str(steps), str(pause)]
         self._settings = settings
         self.process = self._start()
 
-    def _start(self, **settings: object) -> "subprocess.Popen[bytes]":
+    def _start(self, **settings: object) -> Forked:
+        chosen = environment(AUTOPILOT_RUN_DIR=self.folder, **self._settings, **settings)
         with self._output.open("ab") as output, self._errors.open("ab") as errors:
-            return subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                env=environment(AUTOPILOT_RUN_DIR=self.folder, **self._settings, **settings),
-            )
+            return Forked(self._command, stdout=output, stderr=errors, environment=chosen)
 
     def go_on(self) -> None:
         """Start another process that resumes the run; the one before it is gone."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 from e2e.flying import AUTOPILOT
 from e2e.scripts.resumable import train
+from forked import Forked
 from torch import nn
 
 from autopilot.client import connect
@@ -30,14 +31,13 @@ KINDS = ("shuffled", "workers", "iterable", "accumulation")
 STEPS = 60
 
 
-def start(folder: Path, kind: str, steps: int, *, resume: bool) -> "subprocess.Popen[str]":
+def start(folder: Path, kind: str, steps: int, *, resume: bool) -> Forked:
     settings = {"AUTOPILOT_RUN_DIR": str(folder), "AUTOPILOT_RESUME": str(int(resume))}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), kind, str(steps), "0.005"],
-        env={**os.environ, **settings},
+    return Forked(
+        [str(SCRIPT), kind, str(steps), "0.005"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        environment={**os.environ, **settings},
     )
 
 

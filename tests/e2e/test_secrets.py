@@ -1,10 +1,11 @@
 """A run's tokens are in one file, for one owner, and nowhere else."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from e2e.flying import AUTOPILOT, SCRIPTS, autopilot, start, until
+from e2e.flying import AUTOPILOT, SCRIPTS, autopilot, environment, until
 
 from autopilot_trainer.auth import read_tokens
 
@@ -28,7 +29,9 @@ def family(pid: int) -> dict[int, bytes]:
 def test_tokens_are_in_no_log_no_journal_no_error_and_not_in_ps(tmp_path: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "flight.out"
     script = [sys.executable, str(SCRIPTS / "steered.py"), "150", "0.03"]
-    flight = start(*AUTOPILOT, "run", "--run-dir", run, "--", *script, output=output, NAN_AT=40)
+    command = [*AUTOPILOT, "run", "--run-dir", str(run), "--", *script]
+    with output.open("wb") as file:  # a process as a person starts it, with its own line in `ps`
+        flight = subprocess.Popen(command, stdout=file, stderr=file, env=environment(NAN_AT=40))
     try:
         until(lambda: (run / "run.json").exists() and (run / "journal.sqlite").exists())
         tokens = read_tokens(run)
