@@ -24,6 +24,7 @@ from autopilot.cli import (
     scorecard,
     tell,
 )
+from autopilot.cli.output import survive_any_encoding
 from autopilot.errors import AutopilotError, Unreachable
 
 app = typer.Typer(
@@ -78,6 +79,7 @@ app.add_typer(policies.app, name="policy")
 
 def main() -> None:
     """Run the command line."""
+    survive_any_encoding()
     try:
         sys.exit(app(standalone_mode=False))
     except Unreachable as error:

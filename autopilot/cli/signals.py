@@ -45,10 +45,14 @@ class Signals:
 
 @contextlib.contextmanager
 def signals_to(launched: Launched) -> Iterator[Signals]:
-    """Pass requests to end on to the training process, and wait for it to end by itself."""
+    """Pass requests to end on to the training process, and wait for it to end by itself.
+
+    What whoever started us had ignored, such as SIGHUP under ``nohup``, is ignored.
+    """
     signals = Signals(launched)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signals.receive) for number in numbers}
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signals.receive) for number in heeded}
     try:
         yield signals
     finally:
