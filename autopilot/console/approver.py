@@ -146,6 +146,8 @@ class TerminalApprover:
             except EOFError:
                 self._console.print("[dim]no more answers can be read here[/dim]")
                 return
+            except OSError:  # the terminal is gone, and whom to ask with it
+                return
             finally:
                 with self._wake:
                     self._asked = None
@@ -163,7 +165,7 @@ class TerminalApprover:
             self._take_answers(case)
         except _PutOff:
             self._console.print(
-                f"{case.record.id} waits; `autopilot pending` shows it again. "
+                f"\n{case.record.id} waits; `autopilot pending` shows it again. "
                 "Ctrl-C once more ends the training"
             )
 
@@ -173,7 +175,7 @@ class TerminalApprover:
             answer = self._read(case.record.id)
             if answer is None:
                 reason = self._settled.get(case.record.id, "the run has ended")
-                self._console.print(f"[dim]{case.record.id}: {escape(clean(reason))}[/dim]")
+                self._conclude(f"[dim]{case.record.id}: {escape(clean(reason))}[/dim]")
                 return
             if self._answer(case, answer.strip().lower()):
                 return
@@ -197,9 +199,9 @@ class TerminalApprover:
                 return self._modify(case)
             case "?" | "details":
                 self._print_question(case)
-                self._console.print(details_view(case.window))
+                self._console.print(details_view(case.window, self._look, self._console.width))
             case "l" | "later":
-                self._console.print(
+                self._conclude(
                     f"[dim]{case.record.id} waits; `autopilot pending` shows it again[/dim]"
                 )
                 return True
@@ -220,8 +222,13 @@ class TerminalApprover:
         except (OutOfBounds, Unsupported) as refusal:  # it still waits, for another answer
             self._console.print(f"[red]{escape(clean(str(refusal)))}[/red]")
             return False
-        self._console.print(f"[green]{record.id} {record.status}[/green]")
+        self._conclude(f"[green]{record.id} {record.status}[/green]")
         return True
+
+    def _conclude(self, words: str) -> None:
+        """Say what became of the question; from here on Ctrl-C is not meant for it."""
+        self._asked = None
+        self._console.print(words)
 
     def _modify(self, case: _Case) -> bool:
         """Read new values for the first proposed interventions, one line each."""
@@ -265,7 +272,7 @@ class LineReader:
 
     def discard(self) -> None:
         """Forget what came in up to now."""
-        while select.select([self._descriptor], [], [], 0)[0] and os.read(self._descriptor, 4096):
+        while self._arrives(0) and os.read(self._descriptor, 4096):
             pass
         self._pending = b""
 
@@ -278,7 +285,7 @@ class LineReader:
         until = time.monotonic() + timeout
         while b"\n" not in self._pending:
             left = until - time.monotonic()
-            if left <= 0 or not select.select([self._descriptor], [], [], left)[0]:
+            if left <= 0 or not self._arrives(left):
                 return None
             read = os.read(self._descriptor, 4096)
             if not read:
@@ -286,3 +293,20 @@ class LineReader:
             self._pending += read
         line, _, self._pending = self._pending.partition(b"\n")
         return line.decode(errors="replace")
+
+    def _arrives(self, timeout: float) -> bool:
+        """Whether there is something to read in time that was typed for us.
+
+        As a background job we leave the terminal alone: what is typed is the shell's, and reading
+        it would stop this process.
+        """
+        if not self._in_front():
+            time.sleep(timeout)
+            return False
+        return bool(select.select([self._descriptor], [], [], timeout)[0]) and self._in_front()
+
+    def _in_front(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._descriptor) == os.getpgrp()
+        except OSError:  # not the terminal of any job
+            return True

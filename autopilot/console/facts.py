@@ -41,14 +41,23 @@ def facts_view(title: str, facts: Sequence[Fact], look: Look) -> RenderableType:
     return Panel(table, title=Text(clean(title)), title_align="left")
 
 
-def course(values: Sequence[float], look: Look, width: int) -> str:
-    """How a metric went: as bars in a terminal of so many columns, or in words."""
-    if not values:
+def course(points: Sequence[tuple[int, float]], look: Look, width: int) -> str:
+    """How a metric went: as bars in a terminal of so many columns, or in words.
+
+    Args:
+        points: Step and value, in order.
+        look: How to show it.
+        width: Columns of the terminal.
+    """
+    if not points:
         return "none yet"
-    last = number(values[-1])
+    values = [value for _, value in points]
     if look == "drawn":
-        return f"{sparkline(values, max(8, min(50, width - _FRAME)))}  {last}"
-    words = f"{last} now, {number(values[len(values) // 2])} halfway through what is shown, "
-    words += f"{number(values[0])} at its start"
+        bars = sparkline(values, max(8, min(50, width - _FRAME)))
+        return f"{bars}  {number(values[-1])}"
+    earlier = dict.fromkeys((points[len(points) // 2], points[0]))
+    words = [f"{number(values[-1])} at step {points[-1][0]}"]
+    words += [f"was {number(v)} at step {s}" for s, v in earlier if s != points[-1][0]]
     finite = [value for value in values if isfinite(value)]
-    return f"{words}, lowest {number(min(finite))}" if finite else words
+    words += [f"lowest {number(min(finite))}, highest {number(max(finite))}"] if finite else []
+    return ", ".join(words)

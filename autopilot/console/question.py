@@ -1,6 +1,8 @@
 """What a person is shown to decide about a proposal: on half a screen, or one fact a line."""
 
 import time
+from collections.abc import Sequence
+from itertools import accumulate
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -12,10 +14,10 @@ from autopilot.console.facts import Fact, Look, course, facts_view
 from autopilot.console.words import clean, interventions_words, number
 from autopilot.guard import changes_course
 from autopilot.policy import Policy
-from autopilot.schema import Canary, Consultation, ProposalRecord, Window, metrics
+from autopilot.schema import Canary, Consultation, ProposalRecord, TableRow, Window, metrics
 
-_SHOWN_METRICS = 6
-"""Columns of the details that fit a terminal of 80."""
+_COLUMN = 8
+"""Columns that a figure takes at most."""
 _SHORT_OF_TIME = 120.0
 
 
@@ -32,7 +34,8 @@ def question_view(
         look: How to show it.
         width: Columns of the terminal.
     """
-    losses = [row.values[metrics.LOSS] for row in window.table if metrics.LOSS in row.values]
+    name = metrics.LOSS
+    losses = [(row.last_step, row.values[name]) for row in window.table if name in row.values]
     facts = [("loss", course(losses, look, width)), *_facts(record, window, policy)]
     asked = " waits for your answer" if look == "plain" else ""
     return facts_view(f"{record.id} by {record.actor}{asked}", facts, look)
@@ -50,18 +53,33 @@ def advice_view(review: Consultation, look: Look) -> RenderableType:
     return Panel(text, title=title, title_align="left")
 
 
-def details_view(window: Window) -> Table:
-    """The window's last rows, for a closer look."""
-    names = [s.metric for s in window.summaries][:_SHOWN_METRICS]
+def details_view(window: Window, look: Look, width: int) -> RenderableType:
+    """The window's last rows, for a closer look: as many metrics as fit so many columns."""
+    rows = window.table[-14:]
+    names = _that_fit([s.metric for s in window.summaries], width)
+    if look == "plain":
+        return Group(*(Text(f"step {_span(row)}: {_figures(row, names)}") for row in rows))
     table = Table("step", *names, box=None)
-    for row in window.table[-14:]:
-        span = str(row.last_step)
-        if row.first_step != row.last_step:
-            span = f"{row.first_step}-{row.last_step}"
-        table.add_row(
-            span, *(number(row.values[name]) if name in row.values else "" for name in names)
-        )
+    for row in rows:
+        figures = (number(row.values[name]) if name in row.values else "" for name in names)
+        table.add_row(_span(row), *figures)
     return table
+
+
+def _that_fit(names: Sequence[str], width: int) -> Sequence[str]:
+    """The first of them; a column is as wide as its name or a figure, and two for space."""
+    ends = list(accumulate((max(len(name), _COLUMN) + 2 for name in names), initial=_COLUMN + 2))
+    return names[: max(1, sum(end <= width for end in ends) - 1)]
+
+
+def _span(row: TableRow) -> str:
+    if row.first_step == row.last_step:
+        return str(row.last_step)
+    return f"{row.first_step}-{row.last_step}"
+
+
+def _figures(row: TableRow, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {number(row.values[name])}" for name in names if name in row.values)
 
 
 def _facts(record: ProposalRecord, window: Window, policy: Policy) -> list[Fact]:
@@ -106,23 +124,48 @@ def _waiting(record: ProposalRecord, window: Window, policy: Policy) -> list[Fac
     if record.expires_at is None:
         return []
     left = max(0.0, record.expires_at - time.time())
-    words = f"{left / 60:.0f} min" if left >= _SHORT_OF_TIME else f"{left:.0f} s"
     instead = {
         "nothing": "nothing is done",
         "hold": "a checkpoint is written and training pauses",
         "allow_reversible": "it is done if it can be undone, else nothing",
     }[policy.approval.on_expiry]
     return [
-        ("waiting", _cost_words(window, left)),
-        ("time left", f"{words}; if nobody answers, {instead}"),
+        ("waiting", _cost_words(window, policy, left)),
+        ("good until", _good_until_words(record, window)),
+        ("time left", f"{_duration(left)}; if nobody answers, {instead}"),
     ]
 
 
-def _cost_words(window: Window, left: float) -> str:
-    if window.run.status in ("held", "paused"):
+def _good_until_words(record: ProposalRecord, window: Window) -> str:
+    """How far the run may go before the proposal is too old to be approved."""
+    last, pace = record.proposal.not_after_step, _pace(window)
+    if last is None:
+        return ""
+    soon = ""
+    if pace is not None:
+        seconds = max(0, last - window.run.step) * pace
+        soon = f", in some {_duration(seconds)}"
+    return f"step {last}{soon}; past it, it can only be denied"
+
+
+def _cost_words(window: Window, policy: Policy, left: float) -> str:
+    if window.run.status == "paused":
         return "training waits for it"
-    paces = [s.median for s in window.summaries if s.metric == metrics.STEP_TIME]
-    if not paces or not paces[0] > 0:
+    if window.run.status == "held":
+        longest = _duration(policy.reflexes.hold_on_alarm)
+        return f"training waits for it, {longest} at most, and then goes on as it is"
+    pace = _pace(window)
+    if pace is None:
         return "training goes on as it is"
-    steps = float(f"{left / paces[0]:.2g}")
+    steps = float(f"{left / pace:.2g}")
     return f"training goes on as it is, some {steps:,.0f} steps until the time is out"
+
+
+def _pace(window: Window) -> float | None:
+    """Seconds a step, while steps are taken; None where it is not known."""
+    found = next((s.median for s in window.summaries if s.metric == metrics.STEP_TIME), 0.0)
+    return found if found > 0 and window.run.status not in ("held", "paused") else None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if round(seconds) >= _SHORT_OF_TIME else f"{seconds:.0f} s"

@@ -17,7 +17,16 @@ from autopilot.console.words import (
     proof_words,
 )
 from autopilot.recording import EndedRun
-from autopilot.schema import Episode, Event, Guidance, ProposalRecord, Row, RunInfo, metrics
+from autopilot.schema import (
+    Episode,
+    Event,
+    Finding,
+    Guidance,
+    ProposalRecord,
+    Row,
+    RunInfo,
+    metrics,
+)
 
 _STYLE = {
     "finding": "yellow",
@@ -55,12 +64,75 @@ def event_line(event: Event, *, times: bool = True) -> Text | None:
     return line
 
 
-def print_story(console: Console, events: Iterable[Event]) -> bool:
+def print_story(console: Console, events: Iterable[Event], *, times: bool = True) -> bool:
     """Print events as a story; whether there was anything to print."""
-    lines = [line for line in map(event_line, events) if line is not None]
-    for line in lines:
-        console.print(line, soft_wrap=True)
+    lines = [line for event in events if (line := event_line(event, times=times)) is not None]
+    for line in lines:  # whole lines for programs; in a terminal no word is torn apart
+        console.print(line, soft_wrap=None if console.is_terminal else True)
     return bool(lines)
+
+
+class LiveStory:
+    """The story while it happens, in which what lasts is told once.
+
+    Detectors report a sickness again and again, and training waits for a moment each time; that
+    would push a question off the screen. The journal, and ``autopilot log``, have every report.
+
+    Args:
+        console: Where to print.
+        times: Begin every line with the time of day.
+    """
+
+    def __init__(self, console: Console, *, times: bool = True) -> None:
+        self._console = console
+        self._times = times
+        self._last: dict[str, str] = {}
+        self._held_for = ""
+
+    def tell(self, events: Iterable[Event], *, asking: bool = False) -> bool:
+        """Print what is new; whether anything was.
+
+        Args:
+            events: In order.
+            asking: A person is asked here: what waits for an answer is put as a question instead.
+        """
+        news = [event for event in events if self._is_news(event)]
+        told = [event for event in news if not (asking and _is_question(event))]
+        return print_story(self._console, told, times=self._times)
+
+    def _is_news(self, event: Event) -> bool:
+        report = self._report(event)
+        if report is None:
+            return True
+        topic, said = report
+        known = self._last.get(topic) == said
+        self._last[topic] = said
+        return not known
+
+    def _report(self, event: Event) -> tuple[str, str] | None:
+        """What may come again, as a topic and what is said of it."""
+        body = event.body
+        match event.kind, body.get("status"):
+            case "finding", _:
+                found = Finding.model_validate(body["finding"])
+                topic = f"{found.episode} {found.kind} {found.tier} {found.claimed_by}"
+                return None if found.episode is None else (topic, "found")
+            case "episode", _:
+                seen = Episode.model_validate(body["episode"])
+                return seen.id, f"{seen.status} {seen.kind} {seen.diagnosis}"
+            case "status", "held":
+                self._held_for = str(body.get("reason", ""))
+                return self._held_for, "held"
+            case "status", "running" if self._held_for:
+                held_for, self._held_for = self._held_for, ""
+                return f"{held_for}: over", "running"
+        return None
+
+
+def _is_question(event: Event) -> bool:
+    if event.kind != "proposal":
+        return False
+    return ProposalRecord.model_validate(event.body["record"]).status == "pending"
 
 
 def status_view(
@@ -102,8 +174,8 @@ def ended_view(run: EndedRun, look: Look, width: int) -> RenderableType:
     return facts_view(run.name, facts, look)
 
 
-def _losses(rows: Sequence[Row]) -> list[float]:
-    return [row.values[metrics.LOSS] for row in rows if metrics.LOSS in row.values]
+def _losses(rows: Sequence[Row]) -> list[tuple[int, float]]:
+    return [(row.step, row.values[metrics.LOSS]) for row in rows if metrics.LOSS in row.values]
 
 
 def _matters(episodes: Sequence[Episode], proposals: Sequence[ProposalRecord]) -> Iterator[Fact]:
