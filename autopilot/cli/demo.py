@@ -1,12 +1,11 @@
 """``autopilot demo``: watch a sick training being rescued."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autopilot.cli.output import Json, console, look, print_json
+from autopilot.cli.output import Json, console, look, print_json, somebody_is_here, warn
 from autopilot.errors import BadInput
 
 
@@ -57,7 +56,11 @@ def demo(
         agent=pilot,
         policy=_asking_policy(where) if ask else None,
     )
-    if ask and sys.stdin.isatty() and not json:
+    asking = ask and not json and somebody_is_here()
+    if ask and not asking:
+        pilot_dir = flight.arms["pilot"].run_dir
+        warn(f"--ask: nobody can be asked here; what waits shows `autopilot pending {pilot_dir}`")
+    if asking:
         from autopilot.console.approver import TerminalApprover
         from autopilot.policy import read_policy
 
@@ -67,7 +70,8 @@ def demo(
     if not json:
         console.print(f"[bold]{chosen.title}[/bold]: {chosen.summary}\n")
     # A prompt and a redrawn screen do not go together: with --ask the story is printed as it comes.
-    with LiveView(flight, console, quiet=json, draw=not ask) as view:
+    drawn = not ask and look() == "drawn"
+    with LiveView(flight, console, quiet=json, draw=drawn, asking=asking) as view:
         flight.fly(view.watch)
     picture = draw_picture(flight, where / "picture.png")
     if json:

@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,18 +13,17 @@ from typing import Annotated
 import typer
 
 from autopilot.cli.exactness import checked
-from autopilot.cli.output import Json, RunArgument, console, look
+from autopilot.cli.output import Json, RunArgument, console, look, somebody_is_here, warn
 from autopilot.cli.restarts import Restarting
 from autopilot.cli.signals import Signals, signals_to
+from autopilot.cli.telling import Telling
 from autopilot.client import HttpRun, connect
 from autopilot.console.approver import TerminalApprover
-from autopilot.errors import AutopilotError, BadInput, JournalError
-from autopilot.journal import Journal
+from autopilot.errors import AutopilotError, BadInput
 from autopilot.launch import launch
 from autopilot.loop import Autopilot
 from autopilot.policy import parse_policy, read_policy
 from autopilot.ports import Agent
-from autopilot.recording.journaled import JOURNAL_FILE
 from autopilot.schema import Event
 
 AgentOption = Annotated[
@@ -100,20 +100,17 @@ def run(
     _check_writable(folder)
     if check_exact:
         raise typer.Exit(checked(command, folder, policy, json))
-    restarting, told = Restarting(restarts), 0
+    restarting, telling = Restarting(restarts), Telling(json)
     while True:
         launched = launch(
             command, run_dir=folder, policy=policy, wait_for_pilot=_PILOT_LIMIT, resume=resume
         )
         with signals_to(launched) as signals:
-            try:
-                if launched.wait_until_up(_START_LIMIT):
-                    told = _pilot(signals, chosen, json, told)
-            except AutopilotError as error:
-                words = f"autopilot: the pilot stopped: {error}; training goes on"
-                print(words, file=sys.stderr)
+            with _survived("the pilot stopped, training goes on"):
+                _pilot(signals, chosen, telling, json)
             code = launched.exit_code()
-            told = _tell_rest(folder, json, told)
+            with _survived("the end of the story cannot be told"):
+                telling.tell_rest(folder)
             if signals.passed_on or not restarting.after(code, folder):
                 break
         resume = True
@@ -138,11 +135,11 @@ def watch(
     with connect(run, "agent", agent) as live, contextlib.ExitStack() as stack:
         pilot = chosen.make(live)
         approver = None
-        if not json and sys.stdin.isatty() and "://" not in run:
+        if not json and "://" not in run and _somebody_is_here():
             operator = stack.enter_context(connect(run, "operator", "terminal"))
             approver = _approver(operator, stack)
         with contextlib.suppress(KeyboardInterrupt):
-            _fly(Autopilot(live, pilot, approver, apart=True), approver, json)
+            _fly(Autopilot(live, pilot, approver, apart=True), approver, Telling(json))
 
 
 @dataclass(frozen=True)
@@ -161,16 +158,35 @@ class _Chosen:
         return make_agent(self.name, Terms(self.model, self.base_url, run, policy))
 
 
-def _pilot(signals: Signals, chosen: _Chosen, json: bool, told: int) -> int:
-    """Pilot until the run ends; tells of events after that one, and returns the last told."""
+@contextlib.contextmanager
+def _survived(what: str) -> Iterator[None]:
+    """Say what failed, and go on: whatever happens here, the training is waited for."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, AutopilotError):
+            warn(traceback.format_exc())
+        warn(f"{what}: {error}")
+
+
+def _pilot(signals: Signals, chosen: _Chosen, telling: Telling, json: bool) -> None:
+    """Pilot until the run ends, if it opens a session."""
     launched = signals.launched
+    if not launched.wait_until_up(_START_LIMIT):
+        return
     with launched.connect("agent", chosen.name) as live, contextlib.ExitStack() as stack:
         agent = chosen.make(live)
         approver = None
-        if not json and sys.stdin.isatty():
+        if not json and _somebody_is_here():
             operator = stack.enter_context(launched.connect("operator", "terminal"))
             approver = signals.approver = _approver(operator, stack)
-        return _fly(Autopilot(live, agent, approver, apart=True), approver, json, told)
+        _fly(Autopilot(live, agent, approver, apart=True), approver, telling)
+
+
+def _somebody_is_here() -> bool:
+    if sys.stdin.isatty() and not sys.stdout.isatty():
+        warn("the output is no terminal: nobody is asked here; see `autopilot pending`")
+    return somebody_is_here()
 
 
 def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprover:
@@ -180,39 +196,13 @@ def _approver(operator: HttpRun, stack: contextlib.ExitStack) -> TerminalApprove
     return approver
 
 
-def _fly(autopilot: Autopilot, approver: TerminalApprover | None, json: bool, told: int = 0) -> int:
+def _fly(autopilot: Autopilot, approver: TerminalApprover | None, telling: Telling) -> None:
     def tell(events: Sequence[Event]) -> None:
-        nonlocal told
-        new = [event for event in events if event.seq > told]
-        told = max(told, events[-1].seq)
-        if _tell(new, json) and approver is not None:
+        if telling.tell(events, asking=approver is not None) and approver is not None:
             approver.remind()
 
     autopilot.tell = tell
     autopilot.fly()
-    return told
-
-
-def _tell_rest(folder: Path, json: bool, told: int) -> int:
-    """Tell what the pilot did not live to see: a process that is gone answers nobody."""
-    try:
-        with Journal.read(folder / JOURNAL_FILE) as journal:
-            events = journal.events(told)
-    except JournalError:
-        return told
-    _tell(events, json)
-    return events[-1].seq if events else told
-
-
-def _tell(events: Sequence[Event], json: bool) -> bool:
-    """Tell of events; whether there was anything to tell a person."""
-    from autopilot.console.story import print_story
-
-    if not json:
-        return print_story(console, events)
-    for event in events:
-        print(event.model_dump_json(), file=sys.stderr, flush=True)
-    return False
 
 
 def _check_writable(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The approver in a real terminal: what is asked, and what counts as an answer."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,14 +85,6 @@ def test_enter_alone_does_not_approve_and_a_does(
     assert settled.receipt.proven
 
 
-def test_d_denies(terminal: "pexpect.spawn[str]", tmp_path: Path) -> None:
-    terminal.expect(KEYS)
-    terminal.send("d\n")
-    terminal.expect("P1 denied")
-    end(terminal, tmp_path)
-    assert record(tmp_path).receipt is None
-
-
 def test_what_is_settled_elsewhere_is_withdrawn(
     terminal: "pexpect.spawn[str]", tmp_path: Path
 ) -> None:
@@ -114,3 +107,21 @@ def test_ctrl_c_ends_the_training_and_the_pilot(
     last = journal(tmp_path / "run")[-1]
     assert (last.kind, last.body["status"]) == ("run_ended", "failed")
     assert not os.path.exists(f"/proc/{terminal.pid}")
+
+
+def test_a_pilot_that_nobody_reads_any_more_goes_on_piloting(tmp_path: Path) -> None:
+    words = [*AUTOPILOT, "run", "--run-dir", str(tmp_path / "run"), "--", *SICK]
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(STEPS=60, FAULT=30, PACE=0.02),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert any("pilot attached" in line for line in process.stdout)
+        process.stdout.close()
+        _, said = process.communicate(timeout=PATIENCE)
+    assert "the story cannot be told any more, piloting goes on: Broken pipe" in said
+    settled = record(tmp_path)
+    assert settled.receipt is not None
+    assert settled.receipt.proven
+    last = journal(tmp_path / "run")[-1]
+    assert (last.kind, last.step) == ("run_ended", 60)

@@ -9,9 +9,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from autopilot.console.story import event_line
+from autopilot.console.story import LiveStory, event_line
 from autopilot.console.words import number, sparkline
-from autopilot.schema import metrics
+from autopilot.schema import Event, metrics
 from autopilot_evals.demo.flight import ARMS, Arm, Flight
 
 _LABEL = {
@@ -23,14 +23,30 @@ _REFRESH = 0.25
 
 
 class LiveView:
-    """Redraws a flight a few times a second; on no terminal, prints the story as it happens."""
+    """Redraws a flight a few times a second; on no terminal, prints the story as it happens.
+
+    Args:
+        flight: What to show.
+        console: Where to show it.
+        quiet: Show nothing.
+        draw: Redraw, where there is a terminal.
+        asking: A person is asked here, beside the story.
+    """
 
     def __init__(
-        self, flight: Flight, console: Console, *, quiet: bool = False, draw: bool = True
+        self,
+        flight: Flight,
+        console: Console,
+        *,
+        quiet: bool = False,
+        draw: bool = True,
+        asking: bool = False,
     ) -> None:
         self._flight = flight
         self._console = console
         self._quiet = quiet
+        self._asking = asking
+        self._told = LiveStory(console, times=False)
         self._seen = 0
         self._story: deque[Text] = deque(maxlen=max(6, console.height - 16))
         drawn = draw and console.is_terminal and not quiet
@@ -47,22 +63,20 @@ class LiveView:
 
     def watch(self) -> None:
         """Draw what is new, then rest."""
-        fresh = self._read_story()
+        events = self._fresh()
         if self._live is not None:
+            lines = (event_line(event, times=False) for event in events)
+            self._story.extend(line for line in lines if line is not None)
             self._live.update(self._draw(), refresh=True)
         elif not self._quiet:
-            for line in fresh:
-                self._console.print(line, soft_wrap=True)
+            self._told.tell(events, asking=self._asking)
         time.sleep(_REFRESH)
 
-    def _read_story(self) -> list[Text]:
+    def _fresh(self) -> list[Event]:
         events = self._flight.arms["pilot"].events(self._seen)
         if events:
             self._seen = events[-1].seq
-        told = (event_line(e, times=False) for e in events if e.kind not in ("heartbeat",))
-        lines = [line for line in told if line is not None]
-        self._story.extend(lines)
-        return lines
+        return [event for event in events if event.kind != "heartbeat"]
 
     def _draw(self) -> RenderableType:
         table = Table.grid(padding=(0, 2), expand=True)
