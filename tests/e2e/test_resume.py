@@ -14,7 +14,7 @@ import pytest
 import torch
 from e2e.flying import AUTOPILOT
 from e2e.scripts.resumable import train
-from forked import Forked
+from forked import Forked, run_forked
 from torch import nn
 
 from autopilot.client import connect
@@ -239,7 +239,7 @@ def test_a_model_of_another_shape_is_refused_before_it_trains(tmp_path: Path) ->
 
 def autopilot_run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     program = [*AUTOPILOT, "run", "--json", "--run-dir", str(folder)]
-    return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=180)
+    return run_forked([*program, *arguments], timeout=180)
 
 
 CRASHING = """

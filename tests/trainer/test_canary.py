@@ -1,13 +1,12 @@
 """What becomes of a change once it is in force, with no pilot attached."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.flying import autopilot
 from torch.optim import SGD
 from trainer.loops import make_batches, make_model, running
 
@@ -75,8 +74,9 @@ def flying(folder: Path, policy: Policy = EVERYTHING) -> Iterator[Flight]:
 
 def typed(*words: str) -> str:
     """What the command line answers to a person."""
-    command = [sys.executable, "-c", "from autopilot.cli import main; main()", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    done = autopilot(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
