@@ -289,6 +289,7 @@ print(len(trained))
 """
 
 
+@pytest.mark.slow
 def test_a_rule_that_was_changed_is_flown_anew_and_nothing_else_is(tmp_path: Path) -> None:
     folder = tmp_path / "autopilot_evals"
     shutil.copytree(Path(str(autopilot_evals.__file__)).parent, folder)

@@ -287,6 +287,7 @@ def test_arms_of_different_trainings_are_never_compared() -> None:
 # --- the suite ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_evaluation_goes_on_where_it_stopped_and_processes_change_nothing(
     tmp_path: Path,
 ) -> None:
