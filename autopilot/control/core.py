@@ -52,6 +52,7 @@ class Core:
 
     Attributes:
         pilots: Who pilots, by actor; several may, as an observer beside the one that acts.
+        over: No step will come any more at which anything could be applied.
         forced: Queued commands for which a person confirmed to go past the policy's limits.
     """
 
@@ -64,6 +65,7 @@ class Core:
     health: Health = field(default_factory=Health)
     queue: deque[str] = field(default_factory=deque)
     status: RunStatus = "running"
+    over: bool = False
     state_version: int = 0
     failed_canaries: int = 0
     pilots: dict[str, PilotState] = field(default_factory=dict)

@@ -35,6 +35,7 @@ class Desk:
 
         Raises:
             StaleProposal: It was made against a state that an intervention has changed since.
+            Refused: The run has ended.
         """
         core = self._core
         answered = core.ledger.answered(actor, key) if key is not None else None
@@ -46,6 +47,7 @@ class Desk:
                 core.ledger.remember(actor, key, twin.id)
                 core.write_record("status", twin, actor=actor, key=key)
             return twin
+        self._must_go_on()
         version = proposal.state_version
         if version is not None and version != core.state_version:
             raise StaleProposal(
@@ -70,6 +72,10 @@ class Desk:
                 core.forced.add(record.id)
             core.enqueue(record)
         return record
+
+    def _must_go_on(self) -> None:
+        if self._core.over:
+            raise Refused("the run has ended: nothing in it can be changed any more")
 
     def command(
         self,
@@ -195,6 +201,7 @@ class Desk:
             )
         if record.status not in _UNDONE_BY_INVERSE or record.receipt is None:
             raise Refused(f"{proposal_id} is {record.status}; only what is in force can be undone")
+        self._must_go_on()
         inverse = record.receipt.inverse if interventions is None else interventions
         if not inverse:
             why = record.receipt.no_inverse or "it has no inverse"

@@ -76,12 +76,9 @@ class Flight:
 
     def abandon(self) -> None:
         """Settle what an earlier process of this run left on its way or not read back."""
+        self.let_go("the process ended")
         for record in self._core.ledger.all():
-            if record.status == "queued":
-                self._drop(record, "expired", "the process ended before it was applied")
-            elif record.status == "pending":
-                self._drop(record, "expired", "the process ended before anybody answered")
-            elif record.receipt is not None and record.receipt.proven is None:
+            if record.receipt is not None and record.receipt.proven is None:
                 receipt = record.receipt.model_copy(update={"proven": False})
                 reason = "the process ended before it was read back"
                 changes = {"receipt": receipt, "reason": reason}
@@ -100,6 +97,13 @@ class Flight:
                     lease_steps=record.proposal.lease_steps,
                     executed_at=self._core.observation.executed,
                 )
+
+    def let_go(self, why: str) -> None:
+        """Expire what can be neither applied nor answered any more."""
+        for record in self._core.ledger.all("queued"):
+            self._drop(record, "expired", f"{why} before it was applied")
+        for record in self._core.ledger.all("pending"):
+            self._drop(record, "expired", f"{why} before anybody answered")
 
     def _drop(self, record: ProposalRecord, status: str, reason: str) -> None:
         record = self._core.ledger.update(record.id, status=status, reason=reason)
@@ -250,10 +254,15 @@ class Flight:
     # --- holding at the boundary ----------------------------------------------------------------
 
     def consider_hold(self, episode: Episode) -> None:
-        """Hold training for a living pilot when something new needs its decision."""
+        """Hold training for a living pilot when something new needs its decision.
+
+        Where a question about it waits already, training goes on: a person was held for once.
+        """
         core = self._core
         limit = core.policy.reflexes.hold_on_alarm
         if limit <= 0 or core.policy.autonomy == "observe" or not core.living_pilots():
+            return
+        if self._is_asked_about(episode.id):
             return
         if episode.status == "open" and episode.diagnosis != "benign":
             self.hold = Hold(episode.id, core.recorder.last_seq, core.clock.now() + limit)
@@ -268,11 +277,14 @@ class Flight:
         if hold is None:
             return False
         unseen = any(pilot.seen_seq < hold.seq for pilot in core.living_pilots())
-        asked = any(r.proposal.episode == hold.episode for r in core.ledger.all("pending"))
+        asked = self._is_asked_about(hold.episode)
         if (unseen or asked) and core.clock.now() < hold.until:
             return False
         self.hold = None
         return True
+
+    def _is_asked_about(self, episode: str) -> bool:
+        return any(r.proposal.episode == episode for r in self._core.ledger.all("pending"))
 
 
 def _is_on_lease(record: ProposalRecord) -> bool:

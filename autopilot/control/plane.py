@@ -221,12 +221,18 @@ class ControlPlane(Readings):
         with self._lock:
             self._drain()
             self._core.status = status
+            self._stop_taking()
             self._core.write("run_ended", SYSTEM, {"status": status, "reason": reason})
 
     def close(self) -> None:
         """Close the journal, once nobody asks any more."""
         with self._lock:
             self._core.recorder.close()
+
+    def _stop_taking(self) -> None:
+        """No step will come any more at which anything could be applied."""
+        self._core.over = True
+        self._flight.let_go("the run ended")
 
     # --- the control thread ---------------------------------------------------------------------
 

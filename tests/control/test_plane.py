@@ -376,6 +376,44 @@ def test_a_hold_ends_with_its_time_or_with_the_pilot(bench: Make) -> None:
         assert b.plane.hold is None
 
 
+def test_training_is_held_once_for_a_question_however_long_it_waits(bench: Make) -> None:
+    b = bench('default = "ask"\n[reflexes]\nhold_on_alarm = "10s"\n')
+    b.plane.heartbeat(actor=RULES, seen_seq=0)
+    episode = b.break_schedule()
+    asked = b.propose(SetLR(value="plan"), episode=episode)
+    assert b.status(asked) == "pending"
+    b.plane.heartbeat(actor=RULES, seen_seq=b.plane.info().seq)
+    assert b.plane.hold is not None, "for as long as the policy says"
+    b.clock.time += 10
+    b.plane.tick()
+    held = []
+    for _ in range(120):
+        b.clock.time += 1
+        b.rows(1, lr=0.0)
+        b.plane.heartbeat(actor=RULES, seen_seq=b.plane.info().seq)
+        held.append(b.plane.hold)
+    assert len(b.plane.findings(episode)) > 1, "it goes on being found"
+    assert held == [None] * 120
+
+
+def test_what_nobody_answered_ends_with_the_run_and_nothing_is_taken_after_it(bench: Make) -> None:
+    b = bench('default = "ask"\n')
+    done = b.propose(Note(text="a"), key="note")
+    b.apply()
+    asked = b.propose(ScaleLR(factor=0.5), key="asked")
+    queued = b.plane.command((ScaleLR(factor=0.9),), actor=KIM, key="own")
+    b.plane.end("ended", "the loop is done")
+    for record, what in ((asked, "anybody answered"), (queued, "it was applied")):
+        told = b.plane.proposal(record.id)
+        assert (told.status, told.reason) == ("expired", f"the run ended before {what}")
+    assert b.propose(Note(text="a"), key="note").id == done.id, "an answer stays what it was"
+    with pytest.raises(Refused, match="has ended"):
+        b.propose(ScaleLR(factor=0.7))
+    with pytest.raises(Refused, match="has ended"):
+        b.plane.command((ScaleLR(factor=0.7),), actor=KIM, key="late")
+    assert b.kinds()[-1] == "run_ended"
+
+
 def test_events_have_no_gaps_and_can_be_waited_for(bench: Make) -> None:
     b = bench()
     for n in range(30):
