@@ -38,6 +38,7 @@ def test_the_default_scenario_is_rescued(tmp_path: Path) -> None:
     assert "proposed by agent:rules" in told.stdout
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_left_alone_bit_for_bit(tmp_path: Path) -> None:
     found = fly(tmp_path / "demo", "--scenario", "healthy")
     assert found["arms"]["pilot"]["interventions"] == []

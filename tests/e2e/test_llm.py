@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from e2e.flying import (
     AUTOPILOT,
     SICK,
@@ -100,6 +101,7 @@ def test_the_check_says_what_works_and_what_does_not(tmp_path: Path) -> None:
     assert "127.0.0.1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_report_begins_with_a_models_words_where_they_are_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(

@@ -90,7 +90,7 @@ class Fuzz:
                 self.wrong.append(f"no problem document: {case.as_curl_command()}")
 
 
-BOUNDED = pytest.param(4, id="bounded")
+BOUNDED = pytest.param(2, id="bounded")
 
 
 def at_length(each: int) -> Any:
