@@ -28,6 +28,7 @@ from typing import NoReturn
 
 LOADED = (
     "torch",
+    "torch._dynamo",  # else the first optimizer loads it, which takes as long as loading torch
     "torch.utils.data",
     "typer",
     "rich.console",
@@ -35,9 +36,11 @@ LOADED = (
     "fastapi",
     "uvicorn",
     "httpx2",
+    "httpcore2",
     "autopilot.client",
     "autopilot.control",
     "autopilot.recording",
+    "autopilot.report",
     "autopilot_agents.rules",
     "autopilot_trainer",
     "autopilot_trainer.api",

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the first optimizer of each child would load it
 from torch import nn
 
 from autopilot.client import HttpRun, Role, connect
