@@ -1,15 +1,19 @@
 """What holds for every test."""
 
 import os
+import sys
 
 import pytest
-import torch
 from hypothesis import settings
 
 collect_ignore_glob = ["e2e/scripts/*"]
 """Programs, and no modules: importing one runs it."""
 
 _SLOW_SECONDS = 3 * 3600
+
+# Hundreds of processes load the same files: each is compiled once, whatever the shell says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A change is judged by the same examples each time; HYPOTHESIS_PROFILE=new draws others.
 settings.register_profile("same", derandomize=True)
@@ -32,4 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Workers side by side, each with a thread a core, would wait for one another."""
+    import torch  # only where tests are run: the process that hands them out has no use for it
+
     torch.set_num_threads(1)
