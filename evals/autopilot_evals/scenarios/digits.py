@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from autopilot_evals.scenarios.base import Batch, Schedule, Setup
@@ -30,6 +29,9 @@ class Digits:
 @cache
 def digits() -> Digits:
     """Read and split the images: 1,297 to train on, 500 held out."""
+    # Loading scikit-learn takes as long as loading torch, and most scenarios train on text.
+    from sklearn.datasets import load_digits
+
     found = load_digits()
     order = torch.randperm(len(found.target), generator=generator(0, "digits"))
     images = torch.tensor(found.data, dtype=torch.float32)[order] / 16.0
