@@ -198,17 +198,19 @@ def test_under_the_default_policy_it_would_only_be_asked_about() -> None:
     assert flown.whole == fly(JUMP, 0).whole
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> sandbox.SandboxReport:
+def flown(folder: Path) -> sandbox.SandboxReport:
     agents = ["never", "rules", "always", "random"]
     wanted = sandbox.tasks([HEALTHY, JUMP], agents, 1)
-    results = Results(tmp_path_factory.mktemp("sandbox") / "out.jsonl")
+    results = Results(folder / "out.jsonl")
     outcomes = list(sandbox.fly_all(wanted, make_any_agent, results, engine=Processes(1)))
     return sandbox.report([HEALTHY, JUMP], outcomes, agents)
 
 
-def test_no_habit_looks_good_beside_an_agent(found: sandbox.SandboxReport) -> None:
-    lines = {line.name: line for line in found.summaries["all"]}
+def test_no_habit_looks_good_beside_an_agent_and_a_reference_misses_no_target(
+    tmp_path: Path,
+) -> None:
+    report = flown(tmp_path)
+    lines = {line.name: line for line in report.summaries["all"]}
     assert list(lines) == [
         "rules",
         "never",
@@ -228,16 +230,15 @@ def test_no_habit_looks_good_beside_an_agent(found: sandbox.SandboxReport) -> No
         assert lines[name].worst > 0.01
     assert lines["random at our rate"].left_alone == 0.5
     assert lines["random at our rate"].median_gain < 0.3
+    check_a_reference_acts_as_often_as_it_likes(report)
 
 
-def test_a_reference_acts_as_often_as_it_likes_and_misses_no_target(
-    found: sandbox.SandboxReport,
-) -> None:
-    always = found.scores["always"][1]
+def check_a_reference_acts_as_often_as_it_likes(report: sandbox.SandboxReport) -> None:
+    always = report.scores["always"][1]
     assert always.interventions == (8,)
     assert always.answers == ("rollback",)
-    assert sandbox.misses(found.scores["always"]) == []
-    reached = sandbox.as_json(found)["target"]["reached"]  # type: ignore[index]
+    assert sandbox.misses(report.scores["always"]) == []
+    reached = sandbox.as_json(report)["target"]["reached"]  # type: ignore[index]
     assert "always, unguarded" not in reached
 
 
