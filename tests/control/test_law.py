@@ -101,7 +101,7 @@ def hold_the_law(sequences: int, runs: int) -> str:
 
 
 def test_nothing_that_anybody_does_in_whatever_order_leaves_the_policy() -> None:
-    hold_the_law(sequences=400, runs=50)
+    hold_the_law(sequences=200, runs=50)
 
 
 @pytest.mark.slow
