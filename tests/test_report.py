@@ -305,7 +305,9 @@ def test_what_waits_comes_first_with_the_command_that_settles_it(flight: Flight)
     assert r"the agent's last word (cannot\_tell): is the data sound?" in told
     assert f"`autopilot approve {flight.place} P1`" in told
     flight.end()
-    assert "P1 was never answered before the run was over" in str(flight.report().waiting)
+    (wish,) = flight.report().wanted
+    assert wish.why.startswith("the run ended before anybody answered (asked because of ")
+    assert not any("P1" in matter.what for matter in flight.report().waiting)
 
 
 def test_a_paused_run_needs_its_person(flight: Flight) -> None:
@@ -373,6 +375,9 @@ def test_a_run_whose_process_was_killed_is_lost(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = train(folder, STEPS=100_000, PACE=0.002, FAULT=10**6)
     until(lambda: autopilot_json("status", folder)["run"]["step"] > 20)
+    with connect(str(folder), "agent", "rules") as agent:
+        asked = agent.propose(Proposal(interventions=(SetGradClip(max_norm=1.0),)), key="1")
+    assert asked.status == "pending"
     process.kill()
     ended(process)
     done = autopilot("report", folder)
@@ -380,6 +385,7 @@ def test_a_run_whose_process_was_killed_is_lost(tmp_path: Path) -> None:
     words = " ".join(done.stdout.split())
     assert "Needs you: the run is gone at step" in words
     assert "no end was journaled" in words
+    assert "P1 was not answered before the process was gone" in words
 
 
 def test_the_command_line_prints_and_writes_every_form(night: Flight, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _of_proposals(report: Report, history: History) -> Iterable[Matter]:
             what = f"{record.id} waits for an answer: {words} ({record.verdict.reason})"
             yield Matter(what=what, command=f"approve {report.place} {record.id}")
         else:
-            yield Matter(what=f"{record.id} was never answered before the run was over: {words}")
+            yield Matter(what=f"{record.id} was not answered before the process was gone: {words}")
 
 
 def _of_episodes(report: Report) -> Iterable[Matter]:
