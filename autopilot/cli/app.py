@@ -24,7 +24,7 @@ from autopilot.cli import (
     scorecard,
     tell,
 )
-from autopilot.cli.output import survive_any_encoding
+from autopilot.cli.output import is_of_full_output, let_go_of_output, survive_any_encoding
 from autopilot.errors import AutopilotError, Unreachable
 
 app = typer.Typer(
@@ -81,7 +81,9 @@ def main() -> None:
     """Run the command line."""
     survive_any_encoding()
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except Unreachable as error:
         _fail(f"{error} (if the run has ended, `autopilot log` still tells its story)")
     except AutopilotError as error:
@@ -96,6 +98,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if not is_of_full_output(error):
+            raise
+        _fail(f"standard output cannot be written: {error.strerror}")
+    finally:
+        let_go_of_output()
 
 
 def _fail(message: str) -> NoReturn:

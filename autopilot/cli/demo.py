@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from autopilot.cli.output import Json, console, look, print_json, somebody_is_here, warn
+from autopilot.cli.signals import unwound
 from autopilot.errors import BadInput
 
 
@@ -71,7 +72,10 @@ def demo(
         console.print(f"[bold]{chosen.title}[/bold]: {chosen.summary}\n")
     # A prompt and a redrawn screen do not go together: with --ask the story is printed as it comes.
     drawn = not ask and look() == "drawn"
-    with LiveView(flight, console, quiet=json, draw=drawn, asking=asking) as view:
+    with (
+        unwound(),
+        LiveView(flight, console, quiet=json, draw=drawn, asking=asking) as view,
+    ):
         flight.fly(view.watch)
     picture = draw_picture(flight, where / "picture.png")
     if json:

@@ -64,6 +64,22 @@ def _otherwise(error: UnicodeError) -> tuple[str, int]:
     return "".join(_OTHERWISE.get(character, "?") for character in unsayable), error.end
 
 
+def is_of_full_output(error: OSError) -> bool:
+    """Whether standard output takes no more, as where it is a file on a full disk."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def let_go_of_output() -> None:
+    """Give up what standard output did not take, so that the exit code stays ours.
+
+    The interpreter would try again as it ends, and fail with a code of its own.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def warn(words: str) -> None:
     """Say on standard error what went wrong; where nobody reads it, go on all the same."""
     with contextlib.suppress(OSError):

@@ -166,3 +166,28 @@ def test_a_reader_that_leaves_early_is_no_error(places: Path) -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert b"Traceback" not in said
+
+
+FULL = Path("/dev/full")
+
+
+def printed_to_a_full_disk(*words: object) -> "subprocess.CompletedProcess[str]":
+    if not FULL.exists():
+        pytest.skip("no device that is always full")
+    command = [*AUTOPILOT, *map(str, words)]
+    with FULL.open("wb") as full:
+        return subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+
+
+def test_a_full_disk_under_what_is_printed_is_one_clear_line(places: Path) -> None:
+    done = printed_to_a_full_disk("log", places / "dead", "--json")
+    assert done.returncode == 2
+    said = "autopilot: standard output cannot be written: No space left on device\n"
+    assert done.stderr == said
+
+
+def test_an_exit_code_is_passed_on_also_where_nothing_can_be_printed(tmp_path: Path) -> None:
+    done = printed_to_a_full_disk("run", "--run-dir", tmp_path / "run", "--", "sh", "-c", "exit 5")
+    assert (done.returncode, done.stderr) == (5, "")

@@ -1,11 +1,14 @@
 """``autopilot demo``: three trainings, and a pilot that earns its keep."""
 
+import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.flying import autopilot, autopilot_json, strict
+from e2e.flying import AUTOPILOT, autopilot, autopilot_json, ended, start, strict, until
 
 
 def fly(folder: Path, *words: str) -> Any:
@@ -55,3 +58,24 @@ def test_the_scenarios_are_listed(first: str) -> None:
     assert "healthy" in names
     shown = autopilot("demo", "--scenario", "list").stdout
     assert all(name in shown for name in names)
+
+
+def is_live(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_request_to_end_ends_its_trainings_too(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    process = start(*AUTOPILOT, "demo", "--folder", folder, output=tmp_path / "said.txt")
+    published = [folder / arm / "run.json" for arm in ("alone", "pilot")]
+    until(lambda: all(path.exists() for path in published))
+    pids = [json.loads(path.read_text())["pid"] for path in published]
+    assert all(map(is_live, pids))
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == 128 + signal.SIGTERM
+    assert not any(map(is_live, pids))
+    assert "Traceback" not in (tmp_path / "said.txt").read_text()
