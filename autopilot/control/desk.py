@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from autopilot.control.core import SYSTEM, Core
+from autopilot.control.ledger import is_by_a_person
 from autopilot.control.observation import figures_agree
 from autopilot.errors import Forbidden, OutOfBounds, Refused, StaleProposal, Unsupported
 from autopilot.guard import Role, Situation, changes_course, review, review_limits
@@ -188,7 +189,8 @@ class Desk:
 
         Raises:
             Forbidden: An agent may undo only what it proposed itself.
-            Refused: It is not in force, or nothing can undo it.
+            Refused: It is not in force, nothing can undo it, or no person asks and it would change
+                what a person set since.
         """
         core = self._core
         record = core.ledger.get(proposal_id)
@@ -201,6 +203,9 @@ class Desk:
             )
         if record.status not in _UNDONE_BY_INVERSE or record.receipt is None:
             raise Refused(f"{proposal_id} is {record.status}; only what is in force can be undone")
+        overrides = None if role == "operator" else self._overrides(record)
+        if overrides is not None:
+            raise Refused(f"{proposal_id} cannot be undone but by a person: {overrides}")
         self._must_go_on()
         inverse = record.receipt.inverse if interventions is None else interventions
         if not inverse:
@@ -291,9 +296,14 @@ class Desk:
         """Why an allowed proposal must not be applied any more; None where nothing is in its way.
 
         Undoing the newest change goes back to what was in force; only what the run can do holds
-        for it. Undoing an older one leads somewhere new, so the limits hold too.
+        for it. Undoing an older one leads somewhere new, so the limits hold too; and what a person
+        set since, only a person's undoing changes.
         """
         core, proposal, undoes = self._core, record.proposal, record.reverts
+        if undoes is not None and not is_by_a_person(record):
+            overrides = self._overrides(core.ledger.get(undoes))
+            if overrides is not None:
+                return overrides
         goes_back = undoes is not None and undoes == core.ledger.newest_change
         forced = record.id in core.forced or goes_back
         try:
@@ -303,6 +313,11 @@ class Desk:
         except Exception as error:
             verdict = self._failed(record.actor, error)
         return f"{verdict.rule}: {verdict.reason}" if verdict is not None else None
+
+    def _overrides(self, undone: ProposalRecord) -> str | None:
+        """What of a person's word undoing it would change; None where nothing."""
+        theirs, fields = self._core.ledger.settled_since(undone)
+        return f"{', '.join(theirs)} of a person set {', '.join(fields)} since" if theirs else None
 
     def _judge(
         self, proposal: Proposal, *, actor: str, role: Role, forced: bool = False

@@ -7,7 +7,7 @@ from autopilot.errors import NotFound
 from autopilot.guard import DAY, Past, batches_skipped, changes_course
 from autopilot.schema import Consultation, Event, Proposal, ProposalRecord, Verdict
 
-_KEPT = 200
+_PERSON = "human:"
 
 
 class Ledger:
@@ -23,6 +23,7 @@ class Ledger:
         self._past: list[Past] = []
         self._paid: list[tuple[float, float]] = []
         self._count = 0
+        self._applied: list[str] = []
         self.newest_change: str | None = None
 
     def file(
@@ -102,6 +103,7 @@ class Ledger:
 
     def note_applied(self, record: ProposalRecord, *, executed: int, time: float) -> None:
         """Remember what was applied, and count an agent's intervention in the budgets."""
+        self._applied.append(record.id)
         if changes_course(record.proposal.interventions):
             self.newest_change = record.id
         if not record.actor.startswith("agent:"):
@@ -117,6 +119,30 @@ class Ledger:
                 skipped_batches=batches_skipped(interventions),
             )
         )
+
+    def settled_since(self, record: ProposalRecord) -> tuple[list[str], list[str]]:
+        """What people changed after it was applied, and is in force, in fields that it changed too.
+
+        Returns:
+            Ids of what they commanded or approved, and the fields; both empty where there is none.
+        """
+        later = self._applied[self._applied.index(record.id) + 1 :]
+        theirs = [
+            other
+            for other in map(self.get, later)
+            if other.status in ("applied", "kept")
+            and is_by_a_person(other)
+            and self._stands(other, later)
+        ]
+        fields = _fields(record)
+        ids = [other.id for other in theirs if fields & _fields(other)]
+        return ids, sorted(fields & set().union(*map(_fields, theirs)))
+
+    def _stands(self, record: ProposalRecord, among: list[str]) -> bool:
+        """Not merely an undoing of one among those, nor the undoing of what undid an undoing."""
+        if record.reverts not in among:
+            return True
+        return not self._stands(self.get(record.reverts), among)
 
     def note_consultation(self, consultation: Consultation, time: float) -> None:
         """Count what a model was paid, where the price is known."""
@@ -152,3 +178,13 @@ class Ledger:
                 self.remember(record.actor, key, record.id)
             if event.kind == "applied":
                 self.note_applied(record, executed=0, time=event.time)
+
+
+def is_by_a_person(record: ProposalRecord) -> bool:
+    """A person commanded it, or approved it."""
+    decided = record.approval.actor if record.approval is not None else record.actor
+    return decided.startswith(_PERSON)
+
+
+def _fields(record: ProposalRecord) -> set[str]:
+    return {change.field for change in record.receipt.changes} if record.receipt else set()

@@ -9,6 +9,7 @@ from autopilot.journal import Journal
 from autopilot.policy import Policy, parse_policy
 from autopilot.schema import (
     Capabilities,
+    Change,
     CheckpointInfo,
     Command,
     Intervention,
@@ -115,6 +116,7 @@ class Bench:
         done = []
         while (command := self.plane.take()) is not None:
             before = self.side.factor
+            touched = any(isinstance(i, ScaleLR | SetLR) for i in command.interventions)
             inverse: tuple[Intervention, ...] = ()
             for intervention in command.interventions:
                 if isinstance(intervention, ScaleLR):
@@ -124,9 +126,10 @@ class Bench:
                     self.side.factor = 1.0
                     inverse = (ScaleLR(factor=before),)
             no = None if inverse else "nothing to undo"
+            change = Change(field="lr", old=before, new=self.side.factor)
             self.plane.applied(
-                Receipt(command=command.id, step=self.step, branch="main", changes=(),
-                        inverse=inverse, no_inverse=no)
+                Receipt(command=command.id, step=self.step, branch="main",
+                        changes=(change,) if touched else (), inverse=inverse, no_inverse=no)
             )  # fmt: skip
             read = ReadBack(step=self.step + 1, field="lr", expected=1.0, value=1.0, ok=proven)
             self.plane.proved(command.id, (read,))

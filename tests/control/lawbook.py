@@ -314,6 +314,7 @@ class Lawbook:
         self._check_authority(record)
         undoes = record.reverts
         if undoes is not None:
+            self._check_no_person_is_overridden(record)
             returns = old.after(proposal.interventions).equals(self._before[undoes])
             if not returns:
                 check_limits(self.policy, old, proposal.interventions, at_once=False)
@@ -325,6 +326,22 @@ class Lawbook:
         if record.actor.startswith("agent:"):
             deed = (proposal.interventions, proposal.episode, self.at(event.seq).executed)
             self.deeds.append(Deed(*deed, event.time))
+
+    def _check_no_person_is_overridden(self, undo: ProposalRecord) -> None:
+        """What a person set since is changed by a person's undoing only."""
+        assert undo.reverts is not None
+        if undo.actor.startswith("human:"):
+            return
+        lr = self._sets_lr(undo.reverts)
+        for later in self.applied[self.applied.index(undo.reverts) + 1 :]:
+            done = self.latest[later]
+            theirs = (done.approval.actor if done.approval else done.actor).startswith("human:")
+            in_force = done.status in ("applied", "kept") and done.reverts is None
+            assert not (theirs and in_force and lr and self._sets_lr(later)), f"{undo.id}, {later}"
+
+    def _sets_lr(self, proposal: str) -> bool:
+        kinds = {i.kind for i in self.latest[proposal].proposal.interventions}
+        return bool(kinds & {"scale_lr", "set_lr"})
 
     def _check_authority(self, record: ProposalRecord) -> None:
         approval, rule = record.approval, record.verdict.rule

@@ -264,6 +264,53 @@ def test_an_agent_undoes_its_own_and_no_others(bench: Make) -> None:
     assert b.side.factor == 0.5
 
 
+def test_what_a_person_set_since_is_changed_by_no_undoing_but_a_person_s(bench: Make) -> None:
+    b = bench()
+    own = b.propose(ScaleLR(factor=0.5))
+    b.apply()
+    theirs = b.plane.command((ScaleLR(factor=0.1),), actor=KIM, key="k")
+    b.apply()
+    with pytest.raises(Refused, match=f"{theirs.id} of a person set lr since"):
+        b.plane.revert(own.id, actor=RULES, role="agent")
+    b.plane.revert(own.id, actor=KIM, role="operator")
+    b.apply()
+    assert b.side.factor == pytest.approx(0.1)
+
+
+def test_what_a_person_took_back_is_in_the_way_of_no_undoing_until_it_is_done_again(
+    bench: Make,
+) -> None:
+    b = bench()
+    own = b.propose(ScaleLR(factor=0.5))
+    b.apply()
+    theirs = b.plane.command((ScaleLR(factor=0.1),), actor=KIM, key="k")
+    b.apply()
+    taken_back = b.plane.revert(theirs.id, actor=KIM, role="operator")
+    b.apply()
+    again = b.plane.revert(taken_back.id, actor=KIM, role="operator")
+    b.apply()
+    with pytest.raises(Refused, match=f"{again.id} of a person set lr since"):
+        b.plane.revert(own.id, actor=RULES, role="agent")
+    b.plane.revert(again.id, actor=KIM, role="operator")
+    b.apply()
+    b.plane.revert(own.id, actor=RULES, role="agent")
+    b.apply()
+    assert b.side.factor == pytest.approx(1.0)
+
+
+def test_an_undoing_on_its_way_gives_way_to_what_a_person_set_before_it_came(bench: Make) -> None:
+    b = bench()
+    own = b.propose(ScaleLR(factor=0.5))
+    b.apply()
+    theirs = b.plane.command((ScaleLR(factor=0.1),), actor=KIM, key="k")
+    undo = b.plane.revert(own.id, actor=RULES, role="agent")
+    b.apply()
+    assert b.side.factor == pytest.approx(0.05)
+    assert b.plane.proposal(undo.id).status == "rejected"
+    assert b.plane.proposal(undo.id).reason == f"{theirs.id} of a person set lr since"
+    assert b.status(own) == "kept"
+
+
 def test_what_has_no_inverse_cannot_be_undone(bench: Make) -> None:
     b = bench()
     done = b.propose(SkipBatches(count=3))
@@ -575,6 +622,28 @@ def test_an_unconfirmed_lease_runs_out_and_a_confirmed_one_does_not(bench: Make)
         b.rows(6)
         b.apply()
         assert b.status(record) == ("kept" if confirmed else "reverted")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_lease_that_runs_out_leaves_what_a_person_set_since(
+    bench: Make, tmp_path: Path, restarted: bool
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    b = bench(path=path)
+    b.propose(ScaleLR(factor=0.5), lease_steps=5)
+    b.apply()
+    b.plane.command((ScaleLR(factor=0.1),), actor=KIM, key="k")
+    b.apply()
+    if restarted:
+        b.plane.close()
+        b = bench(path=path)
+        b.side.factor = 0.05
+    b.rows(8)
+    assert not b.apply()
+    assert b.side.factor == pytest.approx(0.05)
+    (note,) = [e for e in b.plane.events(0) if e.kind == "note"]
+    assert "P1 was to be undone (nobody confirmed it within its lease)" in note.body["text"]
+    assert "P2 of a person set lr since" in note.body["text"]
 
 
 def test_a_proposal_that_is_too_late_at_the_boundary_expires(bench: Make) -> None:

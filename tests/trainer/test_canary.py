@@ -20,6 +20,7 @@ from autopilot.schema import (
     ProposalRecord,
     Resume,
     ScaleLR,
+    SetLR,
 )
 from autopilot_trainer import Session
 
@@ -132,6 +133,22 @@ def test_a_lease_that_nobody_confirms_runs_out(flight: Flight) -> None:
     assert flight[change].status == "reverted"
     assert "lease" in flight[change].reason
     assert flight.used[-1] == 0.1
+
+
+def test_neither_a_lease_nor_its_agent_undoes_what_a_person_set_since(flight: Flight) -> None:
+    flight.fly(3, loss=1.0)
+    change = flight.propose(ScaleLR(factor=0.5), lease_steps=10)
+    flight.fly(3, loss=1.0)
+    flight.person.command((SetLR(value=0.02),), key="k")
+    flight.fly(3, loss=1.0)
+    with pytest.raises(Refused, match=r"P2 of a person set lr(\[0\])? since"):
+        flight.agent.revert(change)
+    flight.fly(20, loss=1.0)
+    assert flight.used[-20:] == [0.02] * 20
+    assert "P1 was to be undone" in typed("log", str(flight.session.run_dir))
+    flight.person.revert(change)
+    flight.fly(3, loss=1.0)
+    assert flight.used[-1] == 0.04
 
 
 @pytest.mark.parametrize("canary_steps", [3, 100])
