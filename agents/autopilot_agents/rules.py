@@ -121,7 +121,6 @@ def _proposal(case: Case, remedy: Remedy) -> Proposal:
         rationale=remedy.why,
         evidence=_evidence(case),
         expected_effect=remedy.expected,
-        not_after_step=window.run.step + 1000,
         state_version=window.run.state_version,
     )
 

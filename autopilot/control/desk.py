@@ -242,11 +242,19 @@ class Desk:
                 digest=record.digest,
                 reason="nobody answered in time",
             )
+            passed = self._has_passed(record.proposal.episode)
+            reason = f"{approval.reason}{'; by then it had passed' if passed else ''}"
             record = core.ledger.update(
-                record.id, status="expired", approval=approval, reason=approval.reason
+                record.id, status="expired", approval=approval, reason=reason
             )
             core.write_record("approval", record, actor=SYSTEM)
-            self._after_expiry(record)
+            if not passed:
+                self._after_expiry(record)
+
+    def _has_passed(self, episode_id: str | None) -> bool:
+        """It is over without an answer: there is nothing left to hold or change the run for."""
+        episode = self._core.observation.episodes.get(episode_id or "")
+        return episode is not None and episode.status == "closed"
 
     def _after_expiry(self, record: ProposalRecord) -> None:
         core = self._core

@@ -188,6 +188,26 @@ def test_what_nobody_answers_expires_as_the_policy_says(bench: Make, on_expiry: 
         assert taken == [ScaleLR(factor=0.5)]
 
 
+@pytest.mark.parametrize("on_expiry", ["hold", "allow_reversible"])
+@pytest.mark.parametrize("passed", [False, True])
+def test_a_run_that_came_back_by_itself_is_not_held_or_changed_for_a_question(
+    bench: Make, on_expiry: str, passed: bool
+) -> None:
+    b = bench(ASKING.format(on_expiry=on_expiry))
+    b.rows(60)
+    waiting = b.propose(ScaleLR(factor=0.5), episode=b.break_schedule())
+    b.rows(400, lr=PLAN if passed else 0.0)
+    assert b.plane.proposal(waiting.id).status == "pending", "it may still be answered"
+    b.clock.time += 60
+    b.plane.tick()
+    taken = [i.kind for command in b.apply() for i in command.interventions]
+    if passed:
+        assert taken == []
+        assert b.plane.proposal(waiting.id).reason.endswith("; by then it had passed")
+    else:
+        assert taken == (["save_checkpoint", "pause"] if on_expiry == "hold" else ["scale_lr"])
+
+
 def test_what_cannot_be_undone_is_not_allowed_by_expiry(bench: Make) -> None:
     b = bench(ASKING.format(on_expiry="allow_reversible"))
     waiting = b.propose(ScaleLR(factor=0.5), SkipBatches(count=3))

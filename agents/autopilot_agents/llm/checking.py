@@ -23,9 +23,6 @@ from autopilot_agents.llm.actions import Answer, Change, Propose, Wait
 from autopilot_agents.llm.fence import clean, plain_name
 from autopilot_agents.llm.figures import Figures, citations
 
-GOOD_FOR_STEPS = 1000
-"""A proposal is refused once the run has gone so many steps further."""
-
 _WAITS: dict[str, NoProposalKind] = {
     "benign": "benign",
     "not_yet": "waiting",
@@ -83,7 +80,6 @@ class Desk:
             rationale=f"{answer.diagnosis}: {clean(answer.rationale, 1500)}",
             evidence=evidence,
             expected_effect=clean(answer.expected_effect, 500),
-            not_after_step=self.window.run.step + GOOD_FOR_STEPS,
             state_version=self.window.run.state_version,
         )
 
