@@ -27,6 +27,9 @@ from autopilot.supported import check_supported, find_checkpoint
 
 Role = Literal["viewer", "agent", "operator"]
 
+AGENT, PERSON = "agent:", "human:"
+"""How the name of an actor begins."""
+
 HARMLESS = frozenset({"note", "evaluate", "save_checkpoint"})
 """Kinds that leave the course of training as it is; they use no budget and start no cool-down."""
 
@@ -43,7 +46,9 @@ PER_STEPS = 1000
 
 @dataclass(frozen=True)
 class Past:
-    """What the ledgers need to know of one applied intervention of an agent.
+    """What the ledgers need to know of one applied intervention.
+
+    Budgets count an agent's; a cool-down follows a person's too where it changed the course.
 
     Attributes:
         executed: Step boundaries that had passed in this process when it was applied; unlike the
@@ -219,7 +224,7 @@ def _check_budgets(
 def _ledgers(
     budget: Budget, proposal: Proposal, situation: Situation, history: tuple[Past, ...]
 ) -> Iterator[Ledger]:
-    counted = [past for past in history if _counts(past.kinds)]
+    counted = [p for p in history if p.actor.startswith(AGENT) and _counts(p.kinds)]
     steps = [PER_STEPS - (situation.executed - past.executed) for past in counted]
     day = [(past, DAY - (situation.time - past.time)) for past in counted]
     today = [(past, end) for past, end in day if end > 0]

@@ -9,8 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopilot.guard import DAY, HARMLESS, Past, Role, Situation, batches_skipped, review
-from autopilot.policy import DEFAULT_POLICY, Policy, Rule, Where, parse_policy
+from autopilot.guard import (
+    DAY,
+    HARMLESS,
+    Past,
+    Role,
+    Situation,
+    batches_skipped,
+    changes_course,
+    review,
+)
+from autopilot.policy import (
+    DEFAULT_POLICY,
+    Budget,
+    Cooldown,
+    InterventionBudget,
+    Policy,
+    Rule,
+    Where,
+    parse_policy,
+)
 from autopilot.schema import (
     Capabilities,
     CheckpointInfo,
@@ -170,8 +188,8 @@ class SimulatedRun:
                     self.clip = norm
                 case _:
                     pass
-        if actor.startswith("agent:"):
-            kinds = tuple(i.kind for i in proposal.interventions)
+        kinds = tuple(i.kind for i in proposal.interventions)
+        if actor.startswith("agent:") or changes_course(proposal.interventions):
             skipped = batches_skipped(proposal.interventions)
             self.history.append(
                 Past(actor, kinds, self.executed, self.time, proposal.episode, skipped)
@@ -193,7 +211,8 @@ def check_limits(policy: Policy, run: SimulatedRun) -> None:
 
 def check_budgets(policy: Policy, run: SimulatedRun) -> None:
     budget, cooldown = policy.budget, policy.cooldown
-    counted = [past for past in run.history if set(past.kinds) - HARMLESS]
+    everybody = [past for past in run.history if set(past.kinds) - HARMLESS]
+    counted = [past for past in everybody if past.actor.startswith("agent:")]
     for last in counted:
         steps = [p for p in counted if 0 <= last.executed - p.executed < 1000]
         day = [p for p in counted if 0 <= last.time - p.time < DAY]
@@ -201,7 +220,9 @@ def check_budgets(policy: Policy, run: SimulatedRun) -> None:
         assert len(day) <= budget.interventions.per_day
         assert sum(p.kinds.count("rollback") for p in day) <= budget.rollbacks.per_day
         assert sum(p.skipped_batches for p in day) <= budget.skipped_batches.per_day
-    for before, after in itertools.pairwise(counted):
+    for before, after in itertools.pairwise(everybody):
+        if after.actor.startswith("human:"):
+            continue  # a person waits for nobody, and agents wait for them
         same = after.episode is not None and after.episode == before.episode
         needed = cooldown.same_episode if same else cooldown.steps
         assert after.executed - before.executed >= needed
@@ -482,6 +503,21 @@ def test_one_is_in_flight_at_a_time_and_quiet_phases_are_kept() -> None:
     assert (
         review(policy, propose(Pause()), situation("operator", in_flight="P7")).rule == "operator"
     )
+
+
+def test_an_agent_waits_after_a_person_s_change_which_uses_none_of_its_budget() -> None:
+    policy = Policy(
+        default="allow",
+        cooldown=Cooldown(steps=100, same_episode=10),
+        budget=Budget(interventions=InterventionBudget(per_1000_steps=1, per_day=1)),
+    )
+    theirs = Past("human:kim", ("scale_lr",), situation().executed - 60, situation().time - 9)
+    soon = review(policy, propose(ScaleLR(factor=0.5)), situation(), (theirs,))
+    assert (soon.decision, soon.rule) == ("deny", "cooldown.steps")
+    assert soon.reason.endswith("allowed again in 40 steps")
+    long_ago = replace(theirs, executed=theirs.executed - 40)
+    later = review(policy, propose(ScaleLR(factor=0.5)), situation(), (long_ago,) * 5)
+    assert later.decision == "allow"
 
 
 def test_what_changes_nothing_passes_a_suggesting_policy_and_an_open_breaker() -> None:

@@ -4,10 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from autopilot.errors import NotFound
-from autopilot.guard import DAY, Past, batches_skipped, changes_course
+from autopilot.guard import AGENT, DAY, PERSON, Past, batches_skipped, changes_course
 from autopilot.schema import Consultation, Event, Proposal, ProposalRecord, Verdict
-
-_PERSON = "human:"
 
 
 class Ledger:
@@ -102,13 +100,14 @@ class Ledger:
         return None
 
     def note_applied(self, record: ProposalRecord, *, executed: int, time: float) -> None:
-        """Remember what was applied, and count an agent's intervention in the budgets."""
-        self._applied.append(record.id)
-        if changes_course(record.proposal.interventions):
-            self.newest_change = record.id
-        if not record.actor.startswith("agent:"):
-            return
+        """Remember what was applied, and what of it budgets and cool-downs are to count."""
         interventions = record.proposal.interventions
+        changes = changes_course(interventions)
+        self._applied.append(record.id)
+        if changes:
+            self.newest_change = record.id
+        if not (record.actor.startswith(AGENT) or (record.actor.startswith(PERSON) and changes)):
+            return
         self._past.append(
             Past(
                 actor=record.actor,
@@ -183,7 +182,7 @@ class Ledger:
 def is_by_a_person(record: ProposalRecord) -> bool:
     """A person commanded it, or approved it."""
     decided = record.approval.actor if record.approval is not None else record.actor
-    return decided.startswith(_PERSON)
+    return decided.startswith(PERSON)
 
 
 def _fields(record: ProposalRecord) -> set[str]:

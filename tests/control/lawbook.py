@@ -104,8 +104,9 @@ def check_limits(
 
 @dataclass(frozen=True)
 class Deed:
-    """What an agent did, and when."""
+    """What an agent did, or a person to the run's course, and when."""
 
+    actor: str
     interventions: Sequence[Intervention]
     episode: str | None
     executed: int
@@ -137,7 +138,7 @@ def check_ledgers(
 
     Args:
         policy: Its budgets and cool-downs.
-        deeds: What agents did before, in order.
+        deeds: What was done before, in order; of people's only the last counts, for cool-downs.
         interventions: What is to be done.
         episode: For which episode.
         executed: Steps executed by now.
@@ -146,8 +147,9 @@ def check_ledgers(
     if _is_free(interventions):
         return
     budget, before = policy.budget, [d for d in deeds if not _is_free(d.interventions)]
-    recent = [d for d in before if executed - d.executed < 1000]
-    today = [d for d in before if time - d.time < DAY]
+    agents = [d for d in before if not d.actor.startswith("human:")]
+    recent = [d for d in agents if executed - d.executed < 1000]
+    today = [d for d in agents if time - d.time < DAY]
     assert len(recent) < budget.interventions.per_1000_steps, "too many in 1000 steps"
     assert len(today) < budget.interventions.per_day, "too many in a day"
     if back := _goings_back(interventions):
@@ -323,9 +325,11 @@ class Lawbook:
         self.applied.append(record.id)
         self._before[record.id] = old
         self.settings = old.after(proposal.interventions)
-        if record.actor.startswith("agent:"):
+        on_course = all(i.kind in ON_COURSE for i in proposal.interventions)
+        theirs = record.actor.startswith("human:") and not on_course
+        if record.actor.startswith("agent:") or theirs:
             deed = (proposal.interventions, proposal.episode, self.at(event.seq).executed)
-            self.deeds.append(Deed(*deed, event.time))
+            self.deeds.append(Deed(record.actor, *deed, event.time))
 
     def _check_no_person_is_overridden(self, undo: ProposalRecord) -> None:
         """What a person set since is changed by a person's undoing only."""

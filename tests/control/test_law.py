@@ -6,7 +6,7 @@ from typing import Any
 import drawn
 import pytest
 from control.bench import ASKING, KIM, OPEN, RULES, Bench
-from control.lawbook import DAY, Deed, Settings, check_ledgers, check_limits, check_rules
+from control.lawbook import DAY, ON_COURSE, Deed, Settings, check_ledgers, check_limits, check_rules
 from control.unruly import Unruly, mild
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -70,14 +70,14 @@ class Judged:
         if verdict.decision == "allow":
             check_limits(self.policy, self.settings, doing)
             self.settings = self.settings.after(doing)
-            if agent:
+            if agent or any(i.kind not in ON_COURSE for i in doing):
                 self._remember(actor, proposal)
 
     def _remember(self, actor: str, proposal: Proposal) -> None:
         doing, episode = proposal.interventions, proposal.episode
         kinds, skipped = tuple(i.kind for i in doing), batches_skipped(doing)
         self.history.append(Past(actor, kinds, self.executed, self.time, episode, skipped))
-        self.deeds.append(Deed(doing, episode, self.executed, self.time))
+        self.deeds.append(Deed(actor, doing, episode, self.executed, self.time))
 
 
 def no_sequence_leaves_the_policy(policy: Policy, sequence: list[Any]) -> None:

@@ -632,6 +632,22 @@ def test_pausing_does_not_get_an_intervention_past_its_canary(bench: Make) -> No
     assert b.status(record) == "reverted"
 
 
+def test_a_person_who_takes_something_back_is_not_contradicted_at_once(bench: Make) -> None:
+    b = bench('default = "allow"\n[cooldown]\nsteps = 20\nsame_episode = 0\n')
+    b.rows(30)
+    again = (ScaleLR(factor=0.5),)
+    own = b.propose(*again, episode="ep-0001")
+    b.apply()
+    b.plane.command((Pause(), Resume()), actor=KIM, key="p")
+    b.plane.revert(own.id, actor=KIM, role="operator")
+    b.apply()
+    b.rows(10)
+    soon = b.propose(*again, episode="ep-0001")
+    assert (soon.status, soon.verdict.rule) == ("denied", "cooldown.steps")
+    b.rows(10)
+    assert b.propose(*again, episode="ep-0001").status == "queued"
+
+
 def test_an_unconfirmed_lease_runs_out_and_a_confirmed_one_does_not(bench: Make) -> None:
     for confirmed in (False, True):
         b = bench()
