@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from autopilot.control.canary import Watch, fix_bound
 from autopilot.control.core import SYSTEM, Core
 from autopilot.control.desk import Desk
+from autopilot.control.ledger import is_by_a_person
 from autopilot.errors import Refused
 from autopilot.guard import HARMLESS, changes_course
 from autopilot.schema import (
@@ -247,6 +248,12 @@ class Flight:
         if record.status != "applied" and proposal_id not in self.watches:
             raise Refused(f"{proposal_id} is {record.status}; only what is applied is confirmed")
         self.watches.pop(proposal_id, None)
+        for undo in core.ledger.all("queued"):
+            if undo.reverts == proposal_id and not is_by_a_person(undo):
+                core.queue.remove(undo.id)
+                self._drop(
+                    undo, "rejected", f"{actor} confirmed {proposal_id} before it was undone"
+                )
         record = core.ledger.update(proposal_id, status="kept", reason=f"confirmed by {actor}")
         core.write_record("status", record, actor=actor)
         return record

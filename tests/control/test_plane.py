@@ -682,6 +682,19 @@ def test_a_lease_that_runs_out_leaves_what_a_person_set_since(
     assert "P2 of a person set lr since" in note.body["text"]
 
 
+def test_what_a_person_confirms_is_kept_from_an_undoing_that_is_on_its_way(bench: Make) -> None:
+    b = bench()
+    record = b.propose(ScaleLR(factor=0.5), lease_steps=5)
+    b.apply()
+    b.rows(6)
+    (undo,) = [r for r in b.plane.proposals() if r.reverts == record.id]
+    b.plane.confirm(record.id, actor=KIM)
+    assert not b.apply()
+    assert (b.status(record), b.side.factor) == ("kept", 0.5)
+    assert b.plane.proposal(undo.id).status == "rejected"
+    assert "human:kim confirmed P1" in b.plane.proposal(undo.id).reason
+
+
 def test_a_proposal_that_is_too_late_at_the_boundary_expires(bench: Make) -> None:
     b = bench()
     record = b.propose(ScaleLR(factor=0.5), not_after_step=3)
