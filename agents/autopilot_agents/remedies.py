@@ -133,7 +133,8 @@ def go_back_and_lower_lr(case: Case) -> Remedy | NoProposal:
     """Go back and lower the learning rate towards a healthy update ratio, with a re-warm-up.
 
     The factor follows from the first step's ratio; where that was not seen, from a later one, which
-    saturates where the rate is far too high, so it may take up to three rungs.
+    saturates where the rate is far too high, so it may take up to three rungs. Where logits grew,
+    the rate got too high on the way: the first step's ratio is carried to the rate of now.
     """
     target = case.target(from_start=case.episode.kind in ("lr_too_high", "no_warmup"))
     if isinstance(target, NoProposal):
@@ -145,6 +146,9 @@ def go_back_and_lower_lr(case: Case) -> Remedy | NoProposal:
         if ratio > 0:
             factor = min(max(healthy / ratio, LEAST_FACTOR), MOST_FACTOR)
             measured = f" (update ratio {ratio:.3g} at step {step}, healthy {healthy:g})"
+    elif first := _first_ratio_at_this_rate(case):
+        factor = min(max(TARGET_FIRST_RATIO / first, LEAST_FACTOR), factor)
+        measured = f" (at this rate the first step would move {first:.3g} of the weights)"
     factor = float(f"{factor:.3g}")
     return Remedy(
         (Rollback(checkpoint=target.id), ScaleLR(factor=factor), RewarmLR(steps=REWARM_STEPS)),
@@ -164,6 +168,27 @@ def _telling_ratio(case: Case) -> tuple[int, float]:
         if cited.metric == metrics.UPDATE_RATIO
     ]
     return min(readings, default=(case.window.run.step, 0.0))
+
+
+def _first_ratio_at_this_rate(case: Case) -> float | None:
+    """The first step's update ratio, had its rate been the latest that the findings cite.
+
+    There the ratio is proportional to the rate, so that a warm-up hides nothing.
+    """
+    cited = {
+        (evidence.metric, evidence.step): evidence.value
+        for finding in case.window.findings
+        if finding.branch == case.window.run.branch
+        for evidence in finding.evidence
+    }
+    rates = sorted((step, lr) for (metric, step), lr in cited.items() if metric == metrics.LR)
+    if not rates:
+        return None
+    first, began = rates[0]
+    ratio = cited.get((metrics.UPDATE_RATIO, first))
+    if ratio is None or first > 1 or not began > 0:
+        return None
+    return ratio * rates[-1][1] / began
 
 
 def go_back_and_restore_schedule(case: Case) -> Remedy | NoProposal:

@@ -5,7 +5,7 @@ from math import isfinite
 from autopilot.detectors.base import BaseDetector, evidence_of
 from autopilot.detectors.latch import Latch
 from autopilot.schema import Evidence, Finding, Row
-from autopilot.schema.metrics import LR, MAX_ATTENTION_LOGIT
+from autopilot.schema.metrics import LR, MAX_ATTENTION_LOGIT, UPDATE_RATIO
 
 LIMIT = 100.0
 GROWTH = 3.0
@@ -20,7 +20,8 @@ class LogitGrowth(BaseDetector):
     The growth is asked for because some pretrained models are above 100 from their first step and
     healthy. Two readings running; saturated attention does not come back by itself, and neither
     does it with a lower rate in place, nor from a state in which it is half saturated: the finding
-    cites the last reading that was sound, which dates the onset.
+    cites the last reading that was sound, which dates the onset, and the first step's update ratio
+    and rate where they were seen: how many times too high the rate is follows from these.
 
     Wortsman et al. 2023, arXiv 2309.14322; Kimi K2, arXiv 2507.20534 (acts at 100).
 
@@ -30,9 +31,9 @@ class LogitGrowth(BaseDetector):
     [('logit_growth', 3)]
     """
 
-    __slots__ = ("_latch", "_lowest", "_run", "_sound")
+    __slots__ = ("_first", "_latch", "_lowest", "_run", "_sound")
     name = "logit_growth"
-    metrics: tuple[str, ...] = (MAX_ATTENTION_LOGIT,)
+    metrics: tuple[str, ...] = (MAX_ATTENTION_LOGIT, UPDATE_RATIO)
     _kept = __slots__
 
     def __init__(self) -> None:
@@ -43,9 +44,12 @@ class LogitGrowth(BaseDetector):
         # The lowest reading outlives a reset: what counts as grown is a fact of the run.
         self._run = 0
         self._sound: list[float] = []
+        self._first: list[float] = []
         self._latch = Latch(calm=2, repeat=10)
 
     def update(self, row: Row) -> Finding | None:
+        if row.step <= 1 and UPDATE_RATIO in row.values and LR in row.values:
+            self._first = [row.step, row.values[UPDATE_RATIO], row.values[LR]]
         logit = row.values.get(MAX_ATTENTION_LOGIT)
         if logit is None or not isfinite(logit):
             return None
@@ -70,11 +74,15 @@ class LogitGrowth(BaseDetector):
             score=logit / LIMIT,
             message=f"the largest attention logit is {logit:.4g} (limit {LIMIT:g}; lowest in this "
             f"run {self._lowest:.3g})",
-            evidence=(*self._last_sound(), *evidence_of(row, MAX_ATTENTION_LOGIT, LR)),
+            evidence=(*self._earlier(), *evidence_of(row, MAX_ATTENTION_LOGIT, LR)),
         )
 
-    def _last_sound(self) -> tuple[Evidence, ...]:
-        if not self._sound:
-            return ()
-        step, logit = self._sound
-        return (Evidence(metric=MAX_ATTENTION_LOGIT, step=int(step), value=logit),)
+    def _earlier(self) -> list[Evidence]:
+        cited: list[tuple[str, float, float]] = []
+        if self._first:
+            step, ratio, lr = self._first
+            cited += [(UPDATE_RATIO, step, ratio), (LR, step, lr)]
+        if self._sound:
+            step, logit = self._sound
+            cited.append((MAX_ATTENTION_LOGIT, step, logit))
+        return [Evidence(metric=m, step=int(step), value=value) for m, step, value in cited]

@@ -58,8 +58,8 @@ def test_a_server_that_is_not_there_is_transient() -> None:
 def test_a_hanging_server_is_left_at_the_deadline() -> None:
     asked([called(BACK)])  # the stack is loaded
     began = time.monotonic()
-    found, _, agent = asked([Raw(delay=60)], deadline=0.5)
-    assert "no answer within 0.5 s" in refused(found, "transient")
+    found, _, agent = asked([Raw(delay=60)], deadline=3.0)
+    assert "no answer within 3 s" in refused(found, "transient")
     assert time.monotonic() - began < 20
     usage = agent.usage()
     assert usage is not None

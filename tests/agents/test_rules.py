@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
+from autopilot.detectors.logit_growth import LogitGrowth
 from autopilot.schema import (
     INTERVENTION_TYPES,
     Approval,
@@ -22,6 +23,7 @@ from autopilot.schema import (
     Rollback,
     Row,
     RunInfo,
+    ScaleLR,
     SetKnob,
     Setting,
     Verdict,
@@ -281,6 +283,30 @@ def test_the_learning_rate_is_lowered_by_what_the_first_step_says() -> None:
     factor = answer.interventions[1].factor  # type: ignore[union-attr]
     assert factor == pytest.approx(0.1)
     assert answer.interventions[0].checkpoint == "s0"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "began", "factor"),
+    [
+        (0.0113, 1e-3, 0.0664),  # at 60 times the rate: 0.68 of the weights, where 0.045 is healthy
+        (0.0002, 1e-3, 0.25),  # no reason to go below a quarter
+        (0.3, 1e-3, 1 / 32),  # the least of one rung
+    ],
+)
+def test_grown_logits_lower_the_rate_as_far_as_the_first_step_asks_for(
+    ratio: float, began: float, factor: float
+) -> None:
+    rows = [Row(1, {"max_attention_logit": 0.4, "update_ratio": ratio, "lr": began})]
+    rows += [Row(s, {"max_attention_logit": 3.0 * s, "lr": s * began}) for s in range(10, 61, 10)]
+    detector = LogitGrowth()
+    found = [f for row in rows if (f := detector.update(row))]
+    assert [f.step for f in found] == [50]
+    late = (*found[0].evidence, Evidence(metric="lr", step=60, value=60 * began))
+    told = found[0].model_copy(update={"id": "F1", "evidence": late})
+    answer = RuleAgent().propose(window("logit_growth", findings=(told,), onset=20))
+    assert isinstance(answer, Proposal)
+    scale = next(i for i in answer.interventions if isinstance(i, ScaleLR))
+    assert scale.factor == pytest.approx(factor, rel=0.01)
 
 
 def test_exploded_gradients_are_clipped_where_bad_data_is_left_out() -> None:
