@@ -76,7 +76,7 @@ def pending(run: RunArgument, json: Json = False) -> None:
             return
         if not records:
             console.print("nothing waits for a person")
-        episodes = {episode.id: episode for episode in live.episodes()}
+        episodes = {episode.id: episode for episode in (*live.closed(), *live.episodes())}
         reviews, policy = _reviews(live), parse_policy(live.policy_text())
         for record in records:
             episode = episodes.get(record.proposal.episode or "")

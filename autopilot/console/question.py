@@ -88,6 +88,8 @@ def _facts(record: ProposalRecord, window: Window, policy: Policy) -> list[Fact]
     facts = []
     if episode is not None:
         facts.append(("seen", f"{episode.kind}, {episode.diagnosis}: {episode.reason}"))
+        if episode.status == "closed":
+            facts.append(("since then", "it has passed; the run may need nothing any more"))
     facts += [
         ("figure", f"{cited.metric} = {number(cited.value)} at step {cited.step}")
         for cited in proposal.evidence[:4]

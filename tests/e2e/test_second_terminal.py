@@ -138,6 +138,17 @@ def test_a_denied_proposal_changes_nothing(tmp_path: Path) -> None:
     ]
 
 
+def test_a_question_whose_episode_has_passed_says_so(flight: Flight) -> None:
+    flight.wait_for_proposal()
+    passed = "since then    it has passed; the run may need nothing any more"
+    assert passed not in autopilot("pending", flight.folder).stdout
+    done = autopilot("do", flight.folder, "set_lr", "value=plan")
+    assert done.returncode == 0, done.stderr
+    with connect(str(flight.folder), "viewer", "test") as run:
+        until(lambda: [episode.status for episode in run.closed()] == ["closed"])
+    assert passed in autopilot("pending", flight.folder).stdout
+
+
 def test_an_unanswered_question_expires_and_holds_the_run(tmp_path: Path) -> None:
     policy = SUGGEST + '[approval]\nttl = "1s"\non_expiry = "hold"\n'
     flight = Flight(tmp_path, policy, STEPS=100_000, PACE=0.01)
