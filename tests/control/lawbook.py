@@ -336,16 +336,24 @@ class Lawbook:
         assert undo.reverts is not None
         if undo.actor.startswith("human:"):
             return
-        lr = self._sets_lr(undo.reverts)
+        own = self._set_by(undo.reverts)
         for later in self.applied[self.applied.index(undo.reverts) + 1 :]:
             done = self.latest[later]
             theirs = (done.approval.actor if done.approval else done.actor).startswith("human:")
             in_force = done.status in ("applied", "kept") and done.reverts is None
-            assert not (theirs and in_force and lr and self._sets_lr(later)), f"{undo.id}, {later}"
+            if theirs and in_force:
+                assert not own & self._set_by(later), f"{undo.id} changes what {later} set"
 
-    def _sets_lr(self, proposal: str) -> bool:
-        kinds = {i.kind for i in self.latest[proposal].proposal.interventions}
-        return bool(kinds & {"scale_lr", "set_lr"})
+    def _set_by(self, proposal: str) -> set[str]:
+        """The settings that it set, whether or not to another value."""
+        found: set[str] = set()
+        for i in self.latest[proposal].proposal.interventions:
+            if isinstance(i, ScaleLR | SetLR):
+                chosen = range(len(self.settings.factors)) if i.groups is None else i.groups
+                found |= {f"lr of {group}" for group in chosen}
+            elif isinstance(i, SetGradClip):
+                found.add("clip")
+        return found
 
     def _check_authority(self, record: ProposalRecord) -> None:
         approval, rule = record.approval, record.verdict.rule

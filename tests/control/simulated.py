@@ -10,6 +10,7 @@ from autopilot.control import ControlPlane
 from autopilot.schema import (
     MAIN,
     Capabilities,
+    Change,
     CheckpointInfo,
     Command,
     Intervention,
@@ -99,16 +100,18 @@ class Executor:
 
     def _apply(self, command: Command, plane: ControlPlane) -> Receipt:
         step, branch, inverse = self.step, self.branch, list[Intervention]()
+        changes = list[Change]()
         for intervention in command.interventions:
             inverse = [*self._inverse(intervention, command.id), *inverse]
-            self.settings = self.settings.after([intervention])
+            old, self.settings = self.settings, self.settings.after([intervention])
+            changes += _changes(intervention, old, self.settings)
             self._move(intervention, command.id, plane)
         self.commands += 1
         return Receipt(
             command=command.id,
             step=step,
             branch=branch,
-            changes=(),
+            changes=tuple(changes),
             inverse=tuple(inverse[:8]),
             no_inverse=None if inverse else "nothing to undo",
         )
@@ -157,3 +160,13 @@ class Executor:
         """Go on as a new branch."""
         self.branch, self.step = name, step
         plane.start_branch(name, parent, step)
+
+
+def _changes(intervention: Intervention, old: Settings, new: Settings) -> list[Change]:
+    """As the training side names them: every group that was set, changed or not."""
+    if isinstance(intervention, SetGradClip):
+        return [Change(field="grad_clip", old=old.clip, new=new.clip)]
+    if not isinstance(intervention, ScaleLR | SetLR):
+        return []
+    chosen = range(len(old.factors)) if intervention.groups is None else intervention.groups
+    return [Change(field=f"lr[{g}]", old=old.factors[g], new=new.factors[g]) for g in chosen]

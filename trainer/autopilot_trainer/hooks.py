@@ -74,6 +74,7 @@ class StepHooks:
         recomputes: The update calls back to the loop for its gradients, so that none can be
             withheld from it.
         values: What was measured of the step that is under way; the session takes it.
+        loud: A gradient norm stood out since somebody last cleared this.
         max_norm: Clip the global gradient norm to this.
         pending: In the latest step an optimizer made no update: gradients wait for a later one.
     """
@@ -104,6 +105,7 @@ class StepHooks:
         self.clipped_norm: float | None = None
         self.values: Values = {}
         self.pending = False
+        self.loud = False
         self._accumulation = accumulation
         self._current_step = current_step
         self._on_reflex = on_reflex
@@ -198,10 +200,11 @@ class StepHooks:
         if reflex is not None:
             for parameter in parameters:
                 parameter.grad = None
-            part.skipped = True
+            part.skipped = self.loud = True
             self._on_reflex(reflex, norm)
             return
         if part.reflex.loud(norm):
+            self.loud = True
             part.telemetry.look_closer()
         if self.max_norm is not None:
             self._clip(gradients, norm)

@@ -319,7 +319,8 @@ class Session(OwnControls):
                 self._meter.into(row, tokens)
             row.update(own)
             self._observe(_row((training.step, row, training.branch, time.time(), source)))
-            if not value < training.plane.alert_above:  # NaN is never below
+            if training.hooks.loud or not value < training.plane.alert_above:  # NaN never is
+                training.hooks.loud = False
                 self._wake()
             if self._boundary.outstanding:
                 self._boundary.read_back()
