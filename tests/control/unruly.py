@@ -129,6 +129,24 @@ class Unruly(RuleBasedStateMachine):
             self._attempt(lambda: self.plane.revert(done[0].id, actor=actor, role="agent"))
             self.a_boundary_is_passed("honest")
 
+    @rule(actor=agents, first=st.booleans(), leased=st.booleans())
+    def a_person_sets_what_is_then_taken_back(self, actor: str, first: bool, leased: bool) -> None:
+        self.training_goes_on(110, "calm", "")
+        terms = {"lease_steps": 3} if leased else {}
+        halved = Proposal(interventions=(ScaleLR(factor=0.5),), **terms)
+        done = self._propose(actor, halved)
+        self.a_boundary_is_passed("honest")
+        if self.plane.proposal(done.id).status not in ("applied", "kept"):
+            return
+        self.a_person_commands((ScaleLR(factor=0.9),), force=False)
+        if first:
+            self.a_boundary_is_passed("honest")
+        if leased:
+            self.training_goes_on(6, "calm", "")
+        else:
+            self._attempt(lambda: self.plane.revert(done.id, actor=actor, role="agent"))
+        self.a_boundary_is_passed("honest")
+
     @rule(actor=agents, factors=st.lists(st.sampled_from([0.5, 0.9, 2.0]), min_size=1, max_size=2))
     def an_agent_makes_things_worse(self, actor: str, factors: list[float]) -> None:
         for factor in factors:
