@@ -4,9 +4,9 @@ All threads of the process count. What the training thread spends is compared in
 run in one process, a tenth of a second each, in changing order, each with a model and optimizer of
 its own, and each is compared with the bare loop of its own round. What the other threads spend (the
 control plane's, the journal's writing, the API's) is counted beforehand over a stretch in which
-that session runs alone, and added. The ratio of bare to bare shows what is noise. What else runs on
-the machine only adds to a time, so the fastest tenth of each variant's rounds is compared as well
-("when quiet"). Run:
+that session runs alone, once it is past its first steps, which are watched more closely, and added.
+The ratio of bare to bare shows what is noise. What else runs on the machine only adds to a time, so
+the fastest tenth of each variant's rounds is compared as well ("when quiet"). Run:
 
     python benchmarks/step_overhead.py [--rounds 300] [--steps 10] [--alone 1500]
 """
@@ -31,6 +31,7 @@ from autopilot_trainer import Session
 STEP_SECONDS = 0.010
 SETTLE_SECONDS = 1.2
 WARM_UP_ROUNDS = 15
+FIRST_STEPS = 600
 _TRIES, _LOOKS = 3, 40
 
 Turn = Callable[[], None]
@@ -95,6 +96,9 @@ def measure(turn: Turn, steps: int) -> float:
 
 def beside(turn: Turn, steps: int) -> float:
     """CPU seconds a step of all other threads, what they still do afterwards included."""
+    for _ in range(FIRST_STEPS):
+        turn()
+    time.sleep(SETTLE_SECONDS)
     began = time.process_time() - time.thread_time()
     for _ in range(steps):
         turn()
