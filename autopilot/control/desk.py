@@ -308,13 +308,13 @@ class Desk:
         set since, only a person's undoing changes.
         """
         core, proposal, undoes = self._core, record.proposal, record.reverts
-        if undoes is not None and not is_by_a_person(record):
-            overrides = self._overrides(core.ledger.get(undoes))
-            if overrides is not None:
-                return overrides
         goes_back = undoes is not None and undoes == core.ledger.newest_change
         forced = record.id in core.forced or goes_back
         try:
+            if undoes is not None and not is_by_a_person(record):
+                overrides = self._overrides(core.ledger.get(undoes))
+                if overrides is not None:
+                    return overrides
             situation = self._situation(proposal, record.actor, "operator", forced=forced)
             situation = replace(situation, undoing=undoes is not None)
             verdict = review_limits(core.policy, proposal, situation)
