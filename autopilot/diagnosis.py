@@ -29,6 +29,7 @@ CAUSES: Final[tuple[FindingKind, ...]] = (
     "bad_shard",
     "data_repeat",
     "dead_update",
+    "decay_too_high",
     "lr_too_low",
     "divergence",
     "collapse",
@@ -55,7 +56,15 @@ _DAMAGE: frozenset[FindingKind] = frozenset(
     ("silent_corruption", "no_warmup", "lr_too_high", "logit_growth", "dead_units", "collapse")
 )
 _MISDRIVEN: frozenset[FindingKind] = frozenset(
-    ("loss_scale_fault", "bad_shard", "data_repeat", "dead_update", "lr_too_low", "overfit")
+    (
+        "loss_scale_fault",
+        "bad_shard",
+        "data_repeat",
+        "dead_update",
+        "decay_too_high",
+        "lr_too_low",
+        "overfit",
+    )
 )
 
 
@@ -91,6 +100,8 @@ class Case:
     new_source: str | None = None
     source_rows: int = 0
     sources: Raised = field(default_factory=Raised)
+    source: str | None = None
+    source_found: bool = False
     peak: float = 0.0
     raised: int = 0
     calm: int = 0
@@ -107,6 +118,22 @@ class Case:
         """New data began here, and Adam's second moment is far from ready for its gradients."""
         ready = self.stale < OUTGROWN or not self.grad_loud
         return self.new_source is not None and self.source_rows > 0 and not ready
+
+    def blame(self, source: str, *, raised: bool) -> None:
+        """Count a row for or against its source, and name the sickness after that."""
+        if self.kind not in LOSS_ONLY and self.source is None:
+            return
+        self.sources.add(source, raised)
+        found = self.source if self.source_found else None
+        others_off = found is not None and self.sources.beyond(found)
+        if found is not None and not (others_off and LOSS_ONLY & self.messages.keys()):
+            return  # a detector's word stands, unless the loss of the others is off as well
+        self.source, self.source_found = self.sources.lone(), False
+        if self.source is not None:
+            self.kind = "bad_shard"
+            self.messages["bad_shard"] = f"the loss is raised on {self.source[:60]!r} alone"
+        elif self.messages.pop("bad_shard", None) is not None:
+            self.kind = min(self.messages, key=RANK.__getitem__)
 
 
 HURT = 0.03

@@ -74,10 +74,15 @@ class Raised:
             return None
         suspect = max(set(up), key=lambda source: (up.count(source), source))
         own = [raised for source, raised in self._rows if source == suspect]
-        others = [raised for source, raised in self._rows if source != suspect]
+        calm = sum(not raised for source, raised in self._rows if source != suspect)
         alone = (
             sum(own) >= max(_LEAST_RAISED, _MOSTLY * len(own))
-            and others.count(False) >= _LEAST_CALM
-            and sum(others) <= _HARDLY * len(others)
+            and calm >= _LEAST_CALM
+            and not self.beyond(suspect)
         )
         return suspect if alone else None
+
+    def beyond(self, source: str) -> bool:
+        """More than hardly any loss of the other sources is raised too."""
+        others = [raised for name, raised in self._rows if name != source]
+        return sum(others) > _HARDLY * len(others)

@@ -36,6 +36,7 @@ from autopilot.schema.metrics import (
     UPDATE_RATIO,
     UPDATE_SKIPPED,
     VAL_LOSS,
+    WEIGHT_DECAY_RATE,
 )
 from autopilot.sources import Raised, SourceLog
 
@@ -57,6 +58,7 @@ _SHOWN = (
     SECOND_MOMENT_STALENESS,
     LOSS_SCALE,
     EPS_SHARE,
+    WEIGHT_DECAY_RATE,
     PARAM_NORM,
     UPDATE_SKIPPED,
 )
@@ -258,6 +260,8 @@ class Triage:
         case.stale = 0.0
         case.new_source = None
         case.sources = Raised()
+        case.source = None
+        case.source_found = False
         case.waits = 0
         case.falling = False
         case.held_out = None
@@ -280,6 +284,8 @@ class Triage:
             case.worst_ratio = max(case.worst_ratio, finding.score)
         if finding.kind == "non_finite" and finding.metric in (LOSS, PARAM_NORM):
             case.poisoned = True
+        if finding.source is not None:
+            case.source, case.source_found = finding.source, True
         if finding.metric == GRAD_NORM:
             case.grad_loud = True
         blown_up = finding.kind == "divergence" and not self._loss.ready
@@ -302,8 +308,8 @@ class Triage:
         if loss.fresh:
             case.peak = max(case.peak, loss.excess)
             case.raised = ((case.raised << 1) | (loss.z > RAISED)) & 0x3FF
-            if row.source is not None and case.kind in LOSS_ONLY | {"bad_shard"}:
-                _blame(case, row.source, loss.z > RAISED)
+            if row.source is not None:
+                case.blame(row.source, raised=loss.z > RAISED)
         stale = row.values.get(SECOND_MOMENT_STALENESS)
         if stale is not None and isfinite(stale):
             case.stale = max(case.stale, stale)
@@ -374,6 +380,7 @@ class Triage:
             findings=tuple(case.findings),
             fingerprint=self._fingerprint(),
             reason=f"{what}; {why}" if what else why,
+            source=case.source if case.kind == "bad_shard" else None,
         )
 
     def _fingerprint(self) -> dict[str, float]:
@@ -384,17 +391,6 @@ class Triage:
         if self._grad_median.ready:
             figures["grad_norm_median"] = self._grad_median.value
         return figures
-
-
-def _blame(case: Case, source: str, raised: bool) -> None:
-    """Count a row for or against its source, and name the sickness after that."""
-    case.sources.add(source, raised)
-    lone = case.sources.lone()
-    if lone is not None:
-        case.kind = "bad_shard"
-        case.messages["bad_shard"] = f"the loss is raised on {lone[:60]!r} alone"
-    elif case.messages.pop("bad_shard", None) is not None:
-        case.kind = min(case.messages, key=RANK.__getitem__)
 
 
 def _untreated(case: Case) -> bool:

@@ -34,6 +34,7 @@ SHOWN = (
     metrics.UPDATE_RATIO,
     metrics.SECOND_MOMENT_STALENESS,
     metrics.EPS_SHARE,
+    metrics.WEIGHT_DECAY_RATE,
     metrics.PARAM_NORM,
     metrics.UPDATE_SKIPPED,
     metrics.LOSS_SCALE,

@@ -261,7 +261,8 @@ def test_a_loss_that_is_up_on_one_source_alone_is_that_source_and_no_damage() ->
     opened = [e for e in told if e.status == "open"]
     assert opened
     assert (opened[-1].kind, opened[-1].diagnosis) == ("bad_shard", "misdriven")
-    assert "'shard-2' alone" in opened[-1].reason
+    assert any("'shard-2' alone" in e.reason for e in opened)
+    assert {e.source for e in opened if e.kind == "bad_shard"} == {"shard-2"}
     assert "damaged" not in {e.diagnosis for e in opened}
 
 
@@ -275,6 +276,20 @@ def test_once_the_other_sources_are_up_too_it_is_damage_again() -> None:
     assert "bad_shard" in {e.kind for e in told}
     assert told[-1].kind != "bad_shard"
     assert told[-1].diagnosis == "damaged"
+
+
+def test_a_source_that_a_detector_names_stays_named() -> None:
+    def bad(row: Row) -> Row:
+        if row.step % 4 != 2:
+            return row
+        return changed(row, loss=4.6 + 0.01 * row.step)
+
+    told = Desk().read(interleaved([bad(row) for row in healthy(1, 400)]))
+    named = [e for e in told if e.source is not None]
+    assert {(e.kind, e.diagnosis, e.source) for e in named} == {
+        ("bad_shard", "misdriven", "shard-2")
+    }
+    assert told[-1].source == "shard-2"
 
 
 def test_new_data_that_adam_is_far_from_ready_for_does_not_wait_for_a_recovery() -> None:

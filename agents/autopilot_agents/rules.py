@@ -9,17 +9,18 @@ place, and a learning rate is never cut in place by reflex, which was harmful on
 from collections.abc import Callable
 
 from autopilot.schema import Evidence, FindingKind, NoProposal, Proposal, Window
-from autopilot_agents.remedies import (
-    Case,
-    Remedy,
-    calm_gradients,
+from autopilot_agents.case import Case, Remedy
+from autopilot_agents.going_back import (
     go_back_and_clip,
     go_back_and_contain,
     go_back_and_lower_lr,
     go_back_and_restore_schedule,
     go_back_only,
+)
+from autopilot_agents.in_place import (
+    calm_gradients,
+    leave_out_source,
     look_closer,
-    name_the_source,
     point_at_the_best,
     raise_lr,
     refresh_second_moment,
@@ -27,6 +28,7 @@ from autopilot_agents.remedies import (
     restore_knobs,
     restore_loss_scale,
     restore_schedule,
+    slow_decay,
 )
 
 Rung = Callable[[Case], Remedy | NoProposal]
@@ -50,12 +52,13 @@ MISDRIVEN: dict[FindingKind, tuple[Rung, ...]] = {
     "schedule_fault": (restore_schedule,) * 2,
     "loss_scale_fault": (restore_loss_scale,) * 2,
     "dead_update": (restore_epsilon,),
+    "decay_too_high": (slow_decay,),
     "lr_too_low": (raise_lr,) * 3,
     "data_repeat": (restore_knobs,),
     "loss_spike": (refresh_second_moment,),
     "grad_spike": (calm_gradients,),
     "divergence": (refresh_second_moment,),
-    "bad_shard": (name_the_source,),
+    "bad_shard": (leave_out_source,),
     "overfit": (point_at_the_best,),
 }
 """Ladder of remedies where weights are sound and a setting is not."""
@@ -121,6 +124,7 @@ def _proposal(case: Case, remedy: Remedy) -> Proposal:
         rationale=remedy.why,
         evidence=_evidence(case),
         expected_effect=remedy.expected,
+        canary=remedy.canary,
         state_version=window.run.state_version,
     )
 

@@ -4,9 +4,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from autopilot.detectors.bad_shard import BadShard
 from autopilot.detectors.collapse import Collapse
 from autopilot.detectors.data_wait import DataWait
 from autopilot.detectors.dead_units import DeadUnits
+from autopilot.detectors.decay_too_high import DecayTooHigh
 from autopilot.detectors.duplicate_batch import DuplicateBatch
 from autopilot.detectors.eps_dominated import EpsDominated
 from autopilot.detectors.grad_alarm import GradAlarm
@@ -53,6 +55,7 @@ def default_detectors(loss: Trend | None = None, grad: Trend | None = None) -> t
         LossScaleLow(),
         ParametersUnchanged(),
         EpsDominated(),
+        DecayTooHigh(),
         ParamJump(),
         DuplicateBatch(),
         DataWait(),
@@ -65,6 +68,7 @@ def default_detectors(loss: Trend | None = None, grad: Trend | None = None) -> t
         UpdateRatioHigh(),
         LRTooLow(),
         LogitGrowth(),
+        BadShard(),
         Overfit(),
         Plateau(),
         Collapse(),

@@ -72,6 +72,7 @@ class BaseDetector(Stateful):
         score: float,
         message: str,
         evidence: tuple[Evidence, ...] = (),
+        source: str | None = None,
     ) -> Finding:
         return Finding(
             kind=kind,
@@ -84,6 +85,7 @@ class BaseDetector(Stateful):
             message=message,
             evidence=evidence or _present(row, metric),
             detector=self.name,
+            source=source,
         )
 
 

@@ -50,6 +50,7 @@ FindingKind = Literal[
     "dead_units",
     "dead_update",
     "logit_growth",
+    "decay_too_high",
     "silent_corruption",
 ]
 
@@ -67,6 +68,7 @@ class Finding(Record):
 
     ``id`` and ``episode`` are filled in by the control plane; ``claimed_by`` names the client of
     a finding that the run's own detectors did not make. A claim never counts as an alarm.
+    ``source`` is the one source of data that it is about.
     """
 
     kind: FindingKind
@@ -79,6 +81,7 @@ class Finding(Record):
     message: str
     evidence: tuple[Evidence, ...] = ()
     detector: str
+    source: str | None = None
     id: str | None = None
     episode: str | None = None
     claimed_by: str | None = None
@@ -98,6 +101,7 @@ class Episode(Record):
             once something should be proposed, ``closed`` after it has passed.
         onset_step: The last step known to be sound plus one: where the sickness began.
         fingerprint: The figures that decided the diagnosis, by metric name.
+        source: The one source of data whose loss is off, where it is that of one alone.
     """
 
     id: str
@@ -113,3 +117,4 @@ class Episode(Record):
     findings: tuple[str, ...]
     fingerprint: dict[str, Number] = Field(default_factory=dict)
     reason: str = ""
+    source: str | None = None

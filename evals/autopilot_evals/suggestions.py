@@ -34,6 +34,7 @@ _CAUSES: Final[dict[FindingKind, EventKind]] = {
     "schedule_fault": "lr_change",
     "loss_scale_fault": "plateau",
     "dead_update": "plateau",
+    "decay_too_high": "plateau",
     "dead_units": "collapse",
     "logit_growth": "divergence",
     "silent_corruption": "divergence",

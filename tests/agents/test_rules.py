@@ -25,6 +25,7 @@ from autopilot.schema import (
     RunInfo,
     ScaleLR,
     SetKnob,
+    SetOptimizer,
     Setting,
     Verdict,
     Window,
@@ -40,7 +41,10 @@ def capabilities(**changes: Any) -> Capabilities:
     scale = Setting(name="loss_scale", value=2.0**20, default=2.0**10, minimum=1, maximum=2.0**24)
     given: dict[str, Any] = {
         "interventions": EVERYTHING,
-        "settings": {"optimizer.eps": Setting(name="optimizer.eps", value=0.01)},
+        "settings": {
+            "optimizer.eps": Setting(name="optimizer.eps", value=0.01),
+            "optimizer.weight_decay": Setting(name="optimizer.weight_decay", value=4.0),
+        },
         "knobs": {"loss_scale": scale},
         "lr_plan_declared": True,
     }
@@ -74,11 +78,12 @@ def window(
     fingerprint: dict[str, float] | None = None,
     onset: int = 180,
     rows: Sequence[Row] = (),
+    source: str | None = None,
 ) -> Window:
     episode = Episode(
         id="e1", branch="main", kind=kind, diagnosis=diagnosis, severity="error", status="open",
         alarm=True, invariant_broken=False, onset_step=onset, last_step=STEP, findings=("F1",),
-        fingerprint=fingerprint or {}, reason="because",
+        fingerprint=fingerprint or {}, reason="because", source=source,
     )  # fmt: skip
     run = RunInfo(
         name="r", run_id="r", status="running", step=STEP, state_version=3, seq=9, started=0.0,
@@ -123,6 +128,7 @@ MISDRIVEN: list[tuple[FindingKind, dict[str, float], tuple[str, ...]]] = [
     ("schedule_fault", {}, ("set_lr",)),
     ("loss_scale_fault", {}, ("set_knob",)),
     ("dead_update", {"eps_share": 0.99}, ("set_optimizer", "rewarm_lr")),
+    ("decay_too_high", {"weight_decay_rate": 0.02}, ("set_optimizer",)),
     ("lr_too_low", {"update_ratio": 0.0005}, ("scale_lr",)),
     ("grad_spike", {"grad_norm_median": 0.4}, ("set_grad_clip",)),
     ("grad_spike", {"second_moment_staleness": 6.8}, ("reset_optimizer_state", "rewarm_lr")),
@@ -181,7 +187,7 @@ def test_without_an_episode_nothing_is_wrong() -> None:
 @pytest.mark.parametrize("diagnosis", ["damaged", "misdriven"])
 def test_a_ladder_ends(kind: FindingKind, diagnosis: Diagnosis) -> None:
     figures = {"eps_share": 0.9, "update_ratio": 0.0005, "grad_norm_median": 0.4}
-    figures["second_moment_staleness"] = 6.8
+    figures |= {"second_moment_staleness": 6.8, "weight_decay_rate": 0.02}
     history: list[ProposalRecord] = []
     for number in range(1, 10):
         given = window(kind, diagnosis, history=history, fingerprint=figures)
@@ -351,6 +357,42 @@ def test_a_knob_that_an_intervention_set_is_left_as_it_is() -> None:
             history=[applied(1, ours)],
         )
     )
+    assert isinstance(answer, NoProposal)
+    assert answer.kind == "unsupported"
+
+
+def test_a_decay_is_lowered_to_a_memory_of_ten_thousand_steps() -> None:
+    figures = {"weight_decay_rate": 0.02}
+    answer = RuleAgent().propose(window("decay_too_high", "misdriven", fingerprint=figures))
+    assert isinstance(answer, Proposal)
+    assert answer.interventions == (SetOptimizer(name="weight_decay", value=0.02),)
+
+
+def excluding(value: str) -> Capabilities:
+    choices = ("", "web", "code")
+    knob = Setting(name="exclude_source", value=value, default="", type="str", choices=choices)
+    return capabilities(knobs={"exclude_source": knob})
+
+
+def test_a_bad_source_is_left_out_where_the_loop_offers_to() -> None:
+    rows = [Row(s, {"loss": 2.0} | ({"val_loss": 1.5} if s % 150 == 0 else {})) for s in range(400)]
+    given = window("bad_shard", "misdriven", can=excluding(""), source="code", rows=rows)
+    answer = RuleAgent().propose(given)
+    assert isinstance(answer, Proposal)
+    assert answer.interventions == (SetKnob(name="exclude_source", value="code"),)
+    canary = answer.canary
+    assert canary is not None, "without that source the training loss falls whatever it was worth"
+    assert canary.metric == "val_loss"
+    assert canary.steps >= 2 * 133
+    assert canary.bound == pytest.approx(1.545)
+
+
+@pytest.mark.parametrize(
+    ("value", "source"), [("web", "code"), ("", "books"), ("", None), ("code", "code")]
+)
+def test_no_source_is_let_back_in_and_none_is_guessed(value: str, source: str | None) -> None:
+    given = window("bad_shard", "misdriven", can=excluding(value), source=source)
+    answer = RuleAgent().propose(given)
     assert isinstance(answer, NoProposal)
     assert answer.kind == "unsupported"
 

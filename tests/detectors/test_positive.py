@@ -7,6 +7,8 @@ import pytest
 from detectors.streams import changed, healthy, run
 
 from autopilot.detectors import DetectorBank
+from autopilot.detectors.bad_shard import BadShard
+from autopilot.detectors.decay_too_high import DecayTooHigh
 from autopilot.detectors.duplicate_batch import DuplicateBatch
 from autopilot.detectors.grad_alarm import GradAlarm
 from autopilot.detectors.logit_growth import LogitGrowth
@@ -253,3 +255,65 @@ def test_after_going_back_a_fault_that_comes_again_is_seen_at_once() -> None:
     alarm = next(f for f in found if f.tier == "alarm")
     assert alarm.kind == "loss_spike"
     assert alarm.step <= 210
+
+
+@pytest.mark.parametrize(
+    ("rate", "ratio", "found"),
+    [
+        (0.02, 0.025, True),
+        (0.02, 0.1, False),  # a short run with large updates bears a fast decay
+        (0.005, 0.0051, False),  # converged: only the decay still moves the weights
+        (0.02, 0.0, False),
+        (0.02, math.inf, False),
+    ],
+)
+def test_a_decay_is_too_high_where_it_is_fast_and_most_of_a_step(
+    rate: float, ratio: float, found: bool
+) -> None:
+    rows = [changed(r, weight_decay_rate=rate, update_ratio=ratio) for r in healthy(1, 60)]
+    kinds = [finding.kind for finding in run(DecayTooHigh(), rows)]
+    assert kinds == (["decay_too_high"] if found else [])
+
+
+def test_a_decay_must_stay_too_high_for_five_readings() -> None:
+    rates = [0.02 if s % 5 else 0.001 for s in range(60)]
+    rows = [
+        changed(row, weight_decay_rate=rate, update_ratio=0.02)
+        for row, rate in zip(healthy(1, 60), rates, strict=True)
+    ]
+    assert run(DecayTooHigh(), rows) == []
+
+
+def mixed(losses: dict[str, tuple[float, float]], rows: int = 400, seed: int = 1) -> list[Row]:
+    """Sources in turn, each with its loss at the first row and at the last."""
+    rng = random.Random(seed)
+    made = []
+    for step in range(rows):
+        source = list(losses)[step % len(losses)]
+        first, last = losses[source]
+        level = first + (last - first) * step / rows
+        made.append(Row(step, {"loss": level * (1 + 0.05 * rng.gauss(0, 1))}, source=source))
+    return made
+
+
+def test_a_source_that_gets_worse_while_the_others_get_better_is_found_and_named() -> None:
+    found = run(BadShard(), mixed({"a": (2.3, 0.5), "b": (2.3, 0.6), "c": (2.3, 3.6)}))
+    assert {(f.kind, f.source) for f in found} == {("bad_shard", "c")}
+    assert found[0].step < 300
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {"web": (4.0, 3.0), "code": (2.0, 1.0), "maths": (5.0, 4.9)},  # one is hard
+        {"a": (2.3, 0.5), "b": (2.3, 0.6), "c": (2.3, 2.3)},  # from one nothing is learned
+        {"a": (0.5, 2.3), "b": (0.6, 2.3), "c": (0.5, 3.6)},  # all get worse: no data's fault
+        {"a": (2.3, 0.5), "c": (2.3, 3.6)},  # of two, neither is the odd one
+        {f"s{i}": (2.3, 3.6 if i == 7 else 0.5) for i in range(40)},  # too many to be told
+    ],
+)
+def test_a_source_that_is_merely_hard_is_left_alone(
+    losses: dict[str, tuple[float, float]], seed: int
+) -> None:
+    assert run(BadShard(), mixed(losses, rows=2000, seed=seed)) == []

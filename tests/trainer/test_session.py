@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from autopilot.client import connect
 from autopilot.errors import BadInput, NotARun, Unsupported
 from autopilot.journal import Journal
 from autopilot.policy import Policy, Reflexes
-from autopilot.schema import Pause, Resume, Rollback, ScaleLR, Stop
+from autopilot.schema import Pause, Resume, Rollback, ScaleLR, SetOptimizer, Stop
 from autopilot_trainer import Session
 
 BATCHES = make_batches()
@@ -266,6 +267,40 @@ def test_updates_are_measured_closely_from_where_the_gradients_stand_out(tmp_pat
     assert {84, 85, 86} <= set(measured)
     assert measured[0] == 84
     assert 95 not in measured
+
+
+@pytest.mark.parametrize(
+    ("make", "rate"),
+    [
+        (lambda p: AdamW(p, lr=1e-2, weight_decay=3.0), 0.03),
+        (lambda p: AdamW(p, lr=1e-2, weight_decay=0.01), None),  # too slow to be told
+        (lambda p: Adam(p, lr=1e-2, weight_decay=3.0), None),  # goes through the moments
+        (lambda p: SGD(p, lr=1e-2, weight_decay=3.0), 0.03),
+        (lambda p: SGD(p, lr=1e-2, weight_decay=3.0, momentum=0.9), 0.3),
+        (lambda p: SGD(p, lr=1e-2), None),
+    ],
+)
+def test_what_weight_decay_takes_of_the_weights_is_measured(
+    tmp_path: Path, make: Callable[[Any], Optimizer], rate: float | None
+) -> None:
+    model = make_model()
+    optimizer = make(model.parameters())
+    with running(tmp_path, model, optimizer) as (session, person):
+        train(session, model, optimizer, BATCHES, steps=3)
+        rows = person.rows()
+    seen = [row.values.get("weight_decay_rate") for row in rows]
+    assert seen == [None] * 3 if rate is None else seen == pytest.approx([rate] * 3)
+
+
+def test_a_decay_that_an_intervention_put_in_force_is_the_one_measured(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = AdamW(model.parameters(), lr=1e-2, weight_decay=3.0)
+    with running(tmp_path, model, optimizer) as (session, person):
+        calmer = Orders(person).give(SetOptimizer(name="weight_decay", value=0.5))
+        train(session, model, optimizer, BATCHES, steps=6, at={2: calmer})
+        rows = person.rows()
+    seen = [row.values["weight_decay_rate"] for row in rows]
+    assert seen == pytest.approx([0.03] * 2 + [0.005] * 4)
 
 
 def test_the_policy_switches_reflexes_off(tmp_path: Path) -> None:

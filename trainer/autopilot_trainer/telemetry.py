@@ -22,6 +22,8 @@ _CLOSE_FOR = 5
 """Updates that are measured from where the gradients stand out: what they do to the weights, and
 whether the second moment was ready for them, is known before anybody has to decide."""
 _SMALL = 200_000
+_FELT = 1e-3
+"""Decay of the weights a step from which on it is reported."""
 
 Values = dict[str, float]
 
@@ -43,6 +45,7 @@ class Telemetry:
         self._before: list[torch.Tensor] | None = None
         self._buffers: list[torch.Tensor] = []
         self._norm_before = 0.0
+        self._decay = 0.0
         self._updates = 0
         self._close_until = 0
         self._observed: float | None = None
@@ -88,6 +91,7 @@ class Telemetry:
         if not self.enabled or not parameters or not self._due():
             return
         self._parameters = parameters
+        self._decay = weight_decay_rate(self._optimizer)  # later what is in force is out again
         with torch.no_grad():
             self._before = self._copied(parameters)
             self._norm_before = global_norm(self._before)
@@ -112,6 +116,8 @@ class Telemetry:
         norm = self._norm_before
         values[metrics.PARAM_NORM] = norm
         values[metrics.UPDATE_RATIO] = change / norm if norm > 0 else math.inf
+        if self._decay >= _FELT:
+            values[metrics.WEIGHT_DECAY_RATE] = self._decay
         self._before = None
         updates = self._updates
         if self._dense() or updates % (_EVERY if updates <= _EARLY_UNTIL else _SELDOM) == 0:
@@ -192,6 +198,29 @@ def eps_share(optimizer: torch.optim.Optimizer) -> Values:
         held_back += sum(int((moment < limit).sum()) for moment in moments)
         count += sum(moment.numel() for moment in moments)
     return {metrics.EPS_SHARE: held_back / count} if count else {}
+
+
+def weight_decay_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Share of the weights that decay takes away at a step; a mean over groups by their size.
+
+    0 where decay goes through Adam's moments, or is not known: then it is no share of the weights.
+    """
+    taken, count = 0.0, 0
+    for group in optimizer.param_groups:
+        size = sum([p.numel() for p in group["params"]])
+        count += size
+        if group.get("weight_decay"):
+            taken += size * _decay_reach(optimizer, group) * float(group["weight_decay"])
+    return taken / count if count else 0.0
+
+
+def _decay_reach(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> float:
+    """What a group's weight decay is multiplied by in the end."""
+    lr = float(group["lr"])
+    if isinstance(optimizer, torch.optim.SGD):
+        return lr / (1.0 - group["momentum"]) if group["momentum"] < 1.0 else lr
+    decoupled = isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay")
+    return lr if decoupled else 0.0
 
 
 def _moments(

@@ -53,7 +53,7 @@ def main() -> None:
 def _train(setup: Setup, session: Session) -> float:
     """The loop. Steps that a rollback repeats count too, so that every arm costs the same."""
     for knob in setup.knobs:
-        session.knob(knob.name, knob.get, knob.set, minimum=knob.minimum, maximum=knob.maximum)
+        knob.register(session)
     for batch in session.batches(setup.batches, steps=setup.steps):
         setup.before_step(session.step)
         loss = setup.loss(batch)

@@ -180,9 +180,7 @@ class _Flight:
             snapshot_every=choose(self.seed, "snapshots", (8, 10, 12, 15)),
         ) as session:
             for knob in setup.knobs:
-                session.knob(
-                    knob.name, knob.get, knob.set, minimum=knob.minimum, maximum=knob.maximum
-                )
+                knob.register(session)
             self._train(session)
             return self._outcome(session)
 

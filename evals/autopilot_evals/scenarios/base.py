@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from autopilot.schema import FindingKind, Intervention
+from autopilot.schema import FindingKind, Intervention, Scalar
+from autopilot_trainer.own_controls import OwnControls
 
 Arm = Literal["sick", "reference"]
 """The training with its fault, or the same training tuned or free of the fault."""
@@ -38,14 +39,25 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Knob:
-    """A control of the loop itself, to be registered with the session under ``name``."""
+    """A control of the loop itself: with bounds, or choices."""
 
     name: str
-    default: float
-    minimum: float
-    maximum: float
-    get: Callable[[], float]
-    set: Callable[[float], None]
+    get: Callable[[], Scalar]
+    set: Callable[[Any], None]
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Scalar, ...] | None = None
+
+    def register(self, session: OwnControls) -> None:
+        """Offer it to whoever pilots the session."""
+        session.knob(
+            self.name,
+            self.get,
+            self.set,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            choices=self.choices,
+        )
 
 
 @dataclass(frozen=True)

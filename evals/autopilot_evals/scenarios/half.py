@@ -64,5 +64,5 @@ def in_half(
         update=update,
         before_step=lambda step: before_step(half, step),
         metrics=half.metrics,
-        knobs=(Knob("loss_scale", half.default, least, 2.0**40, half.get, half.set),),
+        knobs=(Knob("loss_scale", half.get, half.set, least, 2.0**40),),
     )

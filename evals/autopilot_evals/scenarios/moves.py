@@ -56,9 +56,10 @@ def optimizer(name: str, setting: SetOptimizer, *, rewarm: int = 0) -> Move:
     return Move(name, (setting, *ramp))
 
 
-def knob(name: str, value: float) -> Move:
+def knob(name: str, value: float | str) -> Move:
     """Set a control of the loop in place."""
-    return Move(f"{name} = {value:g}", (SetKnob(name=name, value=value),))
+    shown = value if isinstance(value, str) else f"{value:g}"
+    return Move(f"{name} = {shown}", (SetKnob(name=name, value=value),))
 
 
 HALVE = scale(0.5)

@@ -39,7 +39,7 @@ def build(seed: int, arm: Arm, steps: int) -> Setup:
     sampler = Sampler(sized(seed, steps), choose(seed, "few", (8, 12, 14)))
 
     setup = train(seed, steps, warmup_cosine(steps), batches=sampler, fault_step=at)
-    knob = Knob("shuffle", 1.0, 0.0, 1.0, sampler.get, sampler.set)
+    knob = Knob("shuffle", sampler.get, sampler.set, 0.0, 1.0)
     setup = replace(setup, knobs=(knob,))
     if arm == "reference":
         return setup

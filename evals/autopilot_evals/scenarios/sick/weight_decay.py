@@ -21,7 +21,7 @@ SCENARIO = Scenario(
     name="weight-decay",
     title="Weight decay hundreds of times too strong",
     family="misdriven",
-    cause=None,
+    cause="decay_too_high",
     summary="The decay pulls the weights to zero as fast as the gradients build them up. Put right "
     "in place, they recover.",
     build=build,
