@@ -27,22 +27,22 @@ def go_back_and_lower_lr(case: Case) -> Remedy | NoProposal:
     """Go back and lower the learning rate towards a healthy update ratio, with a re-warm-up.
 
     The factor follows from the first step's ratio; where that was not seen, from a later one, which
-    saturates where the rate is far too high, so it may take up to three rungs. Where logits grew,
-    the rate got too high on the way: the first step's ratio is carried to the rate of now.
+    saturates where the rate is far too high, so it may take up to three rungs. Where the rate got
+    too high on the way, as after a warm-up, the first step's ratio is carried to the rate of now.
     """
     target = case.target(from_start=case.episode.kind in ("lr_too_high", "no_warmup"))
     if isinstance(target, NoProposal):
         return target
     factor, measured = 0.25, ""
-    if case.episode.kind in ("lr_too_high", "no_warmup"):
+    if first := _first_ratio_at_this_rate(case):
+        factor = min(max(TARGET_FIRST_RATIO / first, LEAST_FACTOR), factor)
+        measured = f" (at this rate the first step would move {first:.3g} of the weights)"
+    elif case.episode.kind in ("lr_too_high", "no_warmup"):
         step, ratio = _telling_ratio(case)
         healthy = TARGET_FIRST_RATIO if step <= 1 else TARGET_UPDATE_RATIO
         if ratio > 0:
             factor = min(max(healthy / ratio, LEAST_FACTOR), MOST_FACTOR)
             measured = f" (update ratio {ratio:.3g} at step {step}, healthy {healthy:g})"
-    elif first := _first_ratio_at_this_rate(case):
-        factor = min(max(TARGET_FIRST_RATIO / first, LEAST_FACTOR), factor)
-        measured = f" (at this rate the first step would move {first:.3g} of the weights)"
     factor = float(f"{factor:.3g}")
     return Remedy(
         (Rollback(checkpoint=target.id), ScaleLR(factor=factor), RewarmLR(steps=REWARM_STEPS)),

@@ -12,6 +12,7 @@ from autopilot.detectors.decay_too_high import DecayTooHigh
 from autopilot.detectors.duplicate_batch import DuplicateBatch
 from autopilot.detectors.eps_dominated import EpsDominated
 from autopilot.detectors.grad_alarm import GradAlarm
+from autopilot.detectors.guessing import Guessing
 from autopilot.detectors.logit_growth import LogitGrowth
 from autopilot.detectors.loss_alarm import LossAlarm
 from autopilot.detectors.loss_scale_low import LossScaleLow
@@ -66,6 +67,7 @@ def default_detectors(loss: Trend | None = None, grad: Trend | None = None) -> t
         GradAlarm(loss, grad),
         SlowDrift(loss),
         UpdateRatioHigh(),
+        Guessing(),
         LRTooLow(),
         LogitGrowth(),
         BadShard(),

@@ -11,6 +11,7 @@ from autopilot.detectors.bad_shard import BadShard
 from autopilot.detectors.decay_too_high import DecayTooHigh
 from autopilot.detectors.duplicate_batch import DuplicateBatch
 from autopilot.detectors.grad_alarm import GradAlarm
+from autopilot.detectors.guessing import Guessing
 from autopilot.detectors.logit_growth import LogitGrowth
 from autopilot.detectors.loss_alarm import LossAlarm
 from autopilot.detectors.lr_jump import LRJump
@@ -317,3 +318,58 @@ def test_a_source_that_is_merely_hard_is_left_alone(
     losses: dict[str, tuple[float, float]], seed: int
 ) -> None:
     assert run(BadShard(), mixed(losses, rows=2000, seed=seed)) == []
+
+
+def collapsing(
+    *,
+    entropy: float | None = 3.25,
+    ratio: float = 0.004,
+    first: float = 4.6,
+    warmup: int = 60,
+    learned: float = 3.25,
+    rows: int = 400,
+) -> list[Row]:
+    """A loss that falls for forty rows, to ``learned``, and stands at 3.2 from there on."""
+    made = []
+    for step in range(rows):
+        fell = max(first - 0.1 * step, learned)
+        values = {"loss": fell if step < 100 else 3.2, "lr": 0.02 * min(step + 1, warmup) / warmup}
+        if step == 0:
+            values["update_ratio"] = ratio
+        if step == 50 and entropy is not None:
+            values["label_entropy"] = entropy
+        made.append(Row(step, values))
+    return made  # fmt: skip
+
+
+def test_a_model_that_came_down_to_guessing_labels_is_found() -> None:
+    found = run(Guessing(), collapsing())
+    assert found[0].kind == "lr_too_high"
+    assert found[0].step == 119
+    assert {(e.metric, e.step) for e in found[0].evidence} >= {("update_ratio", 0), ("lr", 0)}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        collapsing(entropy=None),  # nobody knows what guessing would give
+        collapsing(entropy=3.5),  # it is better than that
+        collapsing(ratio=0.001),  # the rate is not too high: something else is wrong
+        collapsing(first=3.3),  # it began there, as every classifier of balanced labels does
+        collapsing(warmup=400, rows=300),  # the rate still rises
+        collapsing(learned=2.0),  # it knew better once, and that would be lost
+        [row._replace(step=row.step + 10) for row in collapsing()],  # its beginning was not seen
+    ],
+)
+def test_a_loss_that_is_merely_flat_is_left_alone(rows: list[Row]) -> None:
+    assert run(Guessing(), rows) == []
+
+
+def test_it_forgets_the_beginning_with_a_reset_but_not_the_labels() -> None:
+    detector = Guessing()
+    run(detector, collapsing(rows=90))
+    detector.reset()
+    again = collapsing(entropy=None)
+    assert run(detector, again)[0].step == 119
+    detector.reset()
+    assert run(detector, again[200:]) == []

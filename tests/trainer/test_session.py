@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -301,6 +301,40 @@ def test_a_decay_that_an_intervention_put_in_force_is_the_one_measured(tmp_path:
         rows = person.rows()
     seen = [row.values["weight_decay_rate"] for row in rows]
     assert seen == pytest.approx([0.03] * 2 + [0.005] * 4)
+
+
+class Named(NamedTuple):
+    targets: torch.Tensor
+    source: str
+
+
+THREE = torch.tensor([0, 1, 1, 2, 2, 2, 2, 1])  # shares 1/8, 3/8, 4/8
+
+
+@pytest.mark.parametrize(
+    ("batch", "entropy"),
+    [
+        ((torch.zeros(8, 4), THREE), 0.9743),
+        ([torch.zeros(8, 4), THREE.int()], 0.9743),
+        ({"input_ids": torch.zeros(8), "labels": torch.cat([THREE, THREE * 0 - 100])}, 0.9743),
+        (Named(THREE.view(2, 4), "here"), 0.9743),
+        ((torch.zeros(8, 4), torch.ones(8)), None),  # a regression
+        ((torch.zeros(8, 4), THREE * 0 + 1), None),  # one label tells nothing
+        ((torch.zeros(8, 4), THREE * 2**30), None),  # these are no classes
+        (THREE, None),  # and these may be inputs
+    ],
+)
+def test_how_well_labels_could_be_guessed_is_told_once(
+    tmp_path: Path, batch: Any, entropy: float | None
+) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=1e-2)
+    with running(tmp_path, model, optimizer) as (session, person):
+        for _ in session.batches([batch], steps=60):
+            session.report(loss=1.0)
+        rows = person.rows()
+    told = [(r.step, r.values["label_entropy"]) for r in rows if "label_entropy" in r.values]
+    assert told == ([] if entropy is None else [(50, pytest.approx(entropy, abs=1e-4))])
 
 
 def test_the_policy_switches_reflexes_off(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from autopilot.schema import metrics
 from autopilot_trainer.data import batch_digest
+from autopilot_trainer.label_entropy import LabelEntropy
 
 _DIGEST_EVERY = 4
 
@@ -25,6 +26,8 @@ class StepMeter:
         self._wait: float | None = None
         self._digest: float | None = None
         self._batches = 0
+        self._labels = LabelEntropy()
+        self._label_entropy: float | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -37,7 +40,9 @@ class StepMeter:
         began = time.perf_counter()
         batch = next(batches)
         self._wait = time.perf_counter() - began
-        self._digest = None if self._batches % _DIGEST_EVERY else self._digest_of(batch)
+        self._digest = None if self._batches % _DIGEST_EVERY else self._read(batch_digest, batch)
+        if self._labels.wanted:
+            self._label_entropy = self._read(self._labels.add, batch)
         self._batches += 1
         return batch
 
@@ -56,12 +61,14 @@ class StepMeter:
             row[metrics.DATA_WAIT] = self._wait
         if self._digest is not None:
             row[metrics.BATCH_DIGEST] = self._digest
+        if self._label_entropy is not None:
+            row[metrics.LABEL_ENTROPY], self._label_entropy = self._label_entropy, None
         if tokens is not None and elapsed > 0:
             row[metrics.TOKENS_PER_SECOND] = tokens / elapsed
 
-    def _digest_of(self, batch: Any) -> float | None:
+    def _read(self, measure: Callable[[Any], float | None], batch: Any) -> float | None:
         try:
-            return batch_digest(batch)
+            return measure(batch)
         except Exception as error:  # the run goes on without it
-            self._on_fault(f"batch digest: {error!r}")
+            self._on_fault(f"reading a batch: {error!r}")
             return None

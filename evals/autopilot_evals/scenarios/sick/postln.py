@@ -8,7 +8,7 @@ from autopilot_evals.scenarios.gpt import GPT
 from autopilot_evals.scenarios.text import CONTEXT, corpus
 from autopilot_evals.scenarios.training import sized, train, warmup_cosine
 
-HOT, TUNED = 0.02, 0.004
+HOT, TUNED = 0.03, 0.004
 
 
 def build(seed: int, arm: Arm, steps: int) -> Setup:
@@ -23,7 +23,7 @@ SCENARIO = Scenario(
     name="post-norm-collapse",
     title="A post-norm transformer on its plateau",
     family="damaged",
-    cause="plateau",
+    cause="lr_too_high",
     summary="The loss falls to the entropy of single symbols and stands there: no gradient comes "
     "through the norms any more. Nothing in place changes that; a start at a lower rate does.",
     build=build,
