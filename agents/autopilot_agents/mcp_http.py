@@ -68,5 +68,6 @@ def serve_http(run: ServedRun, port: int, announce: Callable[[str, str], None]) 
         config = uvicorn.Config(
             app, log_level="error", server_header=False, timeout_graceful_shutdown=_GRACE
         )
+        place.listen()  # before it is told: whoever comes at once waits and is not refused
         announce(url, token)
         uvicorn.Server(config).run(sockets=[place])

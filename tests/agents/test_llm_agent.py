@@ -388,7 +388,7 @@ def test_a_consultation_says_what_was_asked_where_and_what_it_took() -> None:
     (one,) = agent.consultations()
     assert isinstance(found, Proposal)
     assert (one.purpose, one.model, one.host, one.prompt) == (
-        "diagnose", "fake-1", "127.0.0.1", "diagnose@2",
+        "diagnose", "fake-1", "127.0.0.1", "diagnose@3",
     )  # fmt: skip
     assert (one.prompt_sha, one.outcome, one.episode) == (agent.prompt_sha, "proposal", "e1")
     assert len(one.window_sha) == 64

@@ -17,7 +17,7 @@ FILLED = {
     "ask": {"lookups": 5},
 }
 PINNED = {
-    "diagnose@2": "fb7b5b71a14e0cbe5d04bd4d54b5e27f8b2aac51590bedabad9525fa54281bb9",
+    "diagnose@3": "633962ff7edb552c3ff843de325f81d49317a6a05951b98f46fcd72e8edb5058",
     "review@2": "a992b20418aaa60322805ae0f3e67bcceb3365a3b25c1c6c71698cffe896d911",
     "report@1": "27fb84f54404a7e5818b8ea53092ad449dd4a7c81ce6d62c526e29c05ed85845",
     "ask@1": "6cc1989b0357bbd2b37c2d0db63d944a89573522abd3a1049fdea806db117d92",
