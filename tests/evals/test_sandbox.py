@@ -94,6 +94,25 @@ def test_the_same_seed_gives_the_same_flight_with_its_interventions() -> None:
     assert timeless(fly(JUMP, 1, agent=RuleAgent())) != timeless(first)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "answer"),
+    [
+        ("weight-decay", 120, "set_optimizer"),
+        ("noisy-shard", 240, "set_knob"),
+        ("post-norm-collapse", 240, "rollback+scale_lr"),
+    ],
+)
+def test_the_fault_is_named_and_mended_and_the_model_is_better_for_it(
+    name: str, steps: int, answer: str
+) -> None:
+    scenario = replace(SCENARIOS[name], steps=steps, delay=steps // 2)
+    mended = fly(scenario, 0, agent=RuleAgent())
+    assert [one.answer for one in mended.applied] == [answer]
+    assert mended.applied[0].cause == scenario.cause
+    assert not mended.applied[0].undone
+    assert mended.val_loss < fly(scenario, 0).val_loss
+
+
 def test_all_arms_are_one_run_up_to_the_decision_and_cost_the_same() -> None:
     arms = [fly(JUMP, 2), *(fly(JUMP, 2, move=move) for move in (TENTH, BACK_AND_FOLLOW_PLAN))]
     assert len({arm.before for arm in arms}) == 1

@@ -10,7 +10,7 @@ from autopilot_evals.scenarios.benign import data_stall
 from autopilot_evals.scenarios.moves import REFLEXES
 from autopilot_evals.scenarios.once import once
 from autopilot_evals.scenarios.sick.data_repeat import Sampler
-from autopilot_evals.scenarios.sick.noisy_shard import NOISY, Shards
+from autopilot_evals.scenarios.sick.noisy_shard import NOISY, SOURCES, Shards
 
 SHORT = 100
 SICK = [scenario for scenario in ALL if scenario.family != "benign"]
@@ -129,9 +129,9 @@ def test_a_stuck_sampler_repeats_until_it_is_mended() -> None:
 
 def test_a_shard_that_is_excluded_does_not_come_any_more() -> None:
     shards = Shards(0, 200, noisy=NOISY)
-    assert {shards[i].source for i in range(40)} == {f"shard-{i}" for i in range(4)}
-    shards.set(float(NOISY))
-    assert f"shard-{NOISY}" not in {shards[i].source for i in range(40)}
+    assert {shards[i].source for i in range(40)} == set(SOURCES)
+    shards.set(NOISY)
+    assert {shards[i].source for i in range(40)} == set(SOURCES) - {NOISY}
 
 
 def test_a_stall_changes_no_batch() -> None:

@@ -47,7 +47,7 @@ class LabelEntropy:
 def labels_of(batch: Any) -> torch.Tensor | None:
     """The integer tensor that by its name, or as the last of several, is what should be predicted.
 
-    None too where reading it would cost a sync.
+    None too where reading it would cost a sync, and for tensors of another class.
     """
     if isinstance(batch, dict):
         named = [batch[name] for name in _NAMES if name in batch]
@@ -56,9 +56,9 @@ def labels_of(batch: Any) -> torch.Tensor | None:
     else:
         named = list(batch[-1:]) if isinstance(batch, list | tuple) and len(batch) > 1 else []
     label = named[0] if named else None
-    if not isinstance(label, torch.Tensor) or label.dtype not in (torch.int64, torch.int32):
+    if type(label) is not torch.Tensor or label.device.type != "cpu":
         return None
-    return label if label.device.type == "cpu" else None
+    return label if label.dtype in (torch.int64, torch.int32) else None
 
 
 def _entropy(counts: torch.Tensor) -> float | None:
