@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -272,6 +273,8 @@ class Session(OwnControls):
             self._observe = twice.watching(self._observe)
             yield from twice.batches()
             return
+        if gc.isenabled():
+            gc.collect()  # what imports left behind; else its turn comes as a pause in mid-training
         boundary.wait_for_pilot()
         meter.restart()
         while True:
