@@ -17,9 +17,13 @@ def clean(text: str, most: int = 2000) -> str:
 
 
 def number(value: object) -> str:
-    """A figure with four digits; anything else as it is."""
+    """A figure with four digits; anything else as it is, if it is anything.
+
+    >>> number(0.123456), number("web"), number(""), number(None)
+    ('0.1235', 'web', "''", 'none')
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "none" if value is None else clean(str(value), 200)
+        return "none" if value is None else clean(str(value), 200) or "''"
     if isinstance(value, int):
         return str(value)
     return f"{value:.4g}"
