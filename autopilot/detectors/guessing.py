@@ -18,7 +18,7 @@ BLOCKS = 50
 
 
 class Guessing(BaseDetector):
-    """Report a mean loss over forty rows at the full rate that is no better than guessing labels.
+    """Report a mean loss over forty rows, once the rate is up, no better than guessing labels.
 
     That is the entropy of the labels, less three percent. Asked for too are a loss that began well
     above it, a run seen from its first step, and an update ratio of that step which, carried to
@@ -84,7 +84,7 @@ class Guessing(BaseDetector):
         if lr > self._highest:
             self._highest = lr
         if not self._rows:
-            self._began = lr
+            self._began = self._highest
         self._rows += 1
         self._sum += loss
         if self._rows < BLOCK:
